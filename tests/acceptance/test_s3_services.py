@@ -17,7 +17,7 @@ from seline.operations import Operations
 from seline.operations.copies import Copies
 from seline.operations.export_folders import ExportFolders
 from seline.operations.exports import Exporter, read_back
-from seline.outbound.destinations import s3 as s3_module
+from seline.outbound.destinations import bucket as bucket_module
 from seline.outbound.destinations.s3 import S3
 from seline.ports.destinations import Listed, ObjectMissing, Target
 from seline.ports.sealing import UNSEALED
@@ -85,8 +85,8 @@ async def test_large_objects_and_many_objects_are_whole(
     store = store_at(url, "s3://copies/large")
     data = os.urandom(1 << 20) * 20
     await store.put("single", data)
-    monkeypatch.setattr(s3_module, "SINGLE_BYTES_MAX", 8 << 20)
-    monkeypatch.setattr(s3_module, "_PART_BYTES", 8 << 20)
+    monkeypatch.setattr(bucket_module, "SINGLE_BYTES_MAX", 8 << 20)
+    monkeypatch.setattr(bucket_module, "_PART_BYTES", 8 << 20)
     await store.put("parts", data)
     assert await store.get("single") == await store.get("parts") == data
 
@@ -135,7 +135,7 @@ async def test_a_clock_that_differs_is_named(tmp_path: Path) -> None:
 async def test_a_service_killed_during_an_upload_has_all_or_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(s3_module, "_RETRIES", 1)
+    monkeypatch.setattr(bucket_module, "_RETRIES", 1)
     data = os.urandom(1 << 20) * 30
     whole = 0
     for number, delay_s in enumerate((0.0, 0.05, 0.15, 0.4)):

@@ -14,7 +14,7 @@ from aiohttp import web
 
 from seline import open_seline
 from seline.errors import ExportFailed, SettingsError
-from seline.outbound.destinations import s3 as s3_module
+from seline.outbound.destinations import bucket as bucket_module
 from seline.outbound.destinations.table import build_targets
 from seline.ports.destinations import ObjectStore
 from seline.server.serving import serving
@@ -29,7 +29,7 @@ Follow = Callable[[str], Step]
 
 @pytest.fixture
 async def server(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[S3Server]:
-    monkeypatch.setattr(s3_module, "_RETRIES", 0)
+    monkeypatch.setattr(bucket_module, "_RETRIES", 0)
     async with s3_server() as running:
         yield running
 
@@ -58,7 +58,7 @@ async def failing(store: ObjectStore, key: str = "a") -> str:
     return failed.value.hint
 
 
-@pytest.mark.follows("outbound/destinations/s3:#8", "outbound/destinations/s3:#2")
+@pytest.mark.follows("outbound/destinations/s3:#6", "outbound/destinations/s3:#2")
 async def test_wrong_keys_and_a_wrong_bucket_are_corrected(
     server: S3Server, follow: Follow
 ) -> None:
@@ -72,7 +72,7 @@ async def test_wrong_keys_and_a_wrong_bucket_are_corrected(
 
 
 @pytest.mark.follows(
-    "outbound/destinations/s3:", "outbound/destinations/s3:#3", "outbound/destinations/s3:#4"
+    "outbound/destinations/s3:", "outbound/destinations/bucket:", "outbound/destinations/bucket:#2"
 )
 async def test_what_a_service_refuses_works_once_it_is_mended(
     server: S3Server, follow: Follow
@@ -92,7 +92,7 @@ async def test_what_a_service_refuses_works_once_it_is_mended(
         await store.remove("a")
 
 
-@pytest.mark.follows("outbound/destinations/s3:#5")
+@pytest.mark.follows("outbound/destinations/s3:#3")
 async def test_the_region_is_set_to_that_of_the_bucket(server: S3Server, follow: Follow) -> None:
     async def check(request: web.Request) -> web.Response | None:
         here = "/eu-central-1/s3/" in request.headers["Authorization"]
@@ -104,7 +104,9 @@ async def test_the_region_is_set_to_that_of_the_bucket(server: S3Server, follow:
 
 
 @pytest.mark.follows(
-    "outbound/destinations/s3:#6", "outbound/destinations/s3:#10", "outbound/destinations/s3:#11"
+    "outbound/destinations/s3:#4",
+    "outbound/destinations/s3:#5",
+    "outbound/destinations/bucket:_by_words",
 )
 async def test_the_endpoint_is_set_to_the_service(server: S3Server, follow: Follow) -> None:
     async def welcome(_: web.Request) -> web.Response:
@@ -128,7 +130,7 @@ async def test_the_endpoint_is_set_to_the_service(server: S3Server, follow: Foll
     await store_of(**options(server, endpoint=address, path_style=True)).put("a", b"1")
 
 
-@pytest.mark.follows("outbound/destinations/s3:#9")
+@pytest.mark.follows("outbound/destinations/bucket:_call")
 async def test_a_slow_service_gets_more_time(server: S3Server, follow: Follow) -> None:
     async def wait(_: web.Request) -> None:
         await asyncio.sleep(0.6)
@@ -149,7 +151,7 @@ async def test_a_refused_connection_asks_for_no_other_address(
     assert "path_style" not in hint
 
 
-@pytest.mark.follows("outbound/destinations/s3:#7")
+@pytest.mark.follows("outbound/destinations/bucket:_explained")
 async def test_a_prefix_leaves_out_the_objects_of_others(server: S3Server, follow: Follow) -> None:
     server.objects = {"b//c": b""}
     with pytest.raises(ExportFailed) as failed:
@@ -160,7 +162,7 @@ async def test_a_prefix_leaves_out_the_objects_of_others(server: S3Server, follo
     assert [entry.name for entry in await store.list("")] == ["a"]
 
 
-@pytest.mark.follows("outbound/destinations/s3:build*", "outbound/destinations/s3:_truth")
+@pytest.mark.follows("outbound/destinations/s3:build", "outbound/destinations/endpoint:*")
 async def test_the_settings_of_a_bucket_are_completed(server: S3Server, follow: Follow) -> None:
     def refused_step(**changed: object) -> Step:
         with pytest.raises(SettingsError) as raised:
@@ -172,7 +174,7 @@ async def test_the_settings_of_a_bucket_are_completed(server: S3Server, follow: 
     step.asks("`secret_access_key`", "AWS_SECRET_ACCESS_KEY")
     refused_step(url="s3://user@copies").asks("s3://BUCKET/PREFIX")
     for wrong in ("storage.example.org", f"https://{SECRET}@s3.example.org"):
-        refused_step(endpoint=wrong).asks("such as https://s3.example.org")
+        refused_step(endpoint=wrong).asks("such as https://storage.example.org")
     refused_step(endpoint="http://s3.example.org").asks("https://", "`allow_http = true`")
     refused_step(path_style="perhaps").asks("true or false")
 

@@ -15,7 +15,7 @@ from seline.operations import Operations
 from seline.operations.copies import Copies
 from seline.operations.export_folders import ExportFolders
 from seline.operations.exports import Exporter, read_back
-from seline.outbound.destinations import s3 as s3_module
+from seline.outbound.destinations import bucket as bucket_module
 from seline.outbound.destinations.s3 import S3, addressed
 from seline.ports.destinations import Listed, ObjectForbidden, ObjectMissing, ObjectTooLarge, Target
 from seline.ports.sealing import UNSEALED
@@ -117,7 +117,7 @@ async def test_a_service_without_conditional_uploads_makes_what_does_not_exist(
     async def lack(request: web.Request) -> web.Response | None:
         return refused(501, "NotImplemented") if "If-None-Match" in request.headers else None
 
-    monkeypatch.setattr(s3_module, "_RETRIES", 0)
+    monkeypatch.setattr(bucket_module, "_RETRIES", 0)
     server.fault = lack
     store = store_at(server)
     for content in (b"first", b"second"):
@@ -137,7 +137,7 @@ async def test_a_key_that_only_writes_makes_what_does_not_exist(
         is_refused = "If-None-Match" in request.headers and not knows_conditions
         return refused(501, "NotImplemented") if is_refused else None
 
-    monkeypatch.setattr(s3_module, "_RETRIES", 0)
+    monkeypatch.setattr(bucket_module, "_RETRIES", 0)
     server.fault = refuse
     store = store_at(server)
     if not knows_conditions:
@@ -180,8 +180,8 @@ async def test_a_folder_that_the_console_made_is_no_object(server: S3Server) -> 
 async def test_a_large_object_is_sent_in_parts(
     server: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(s3_module, "SINGLE_BYTES_MAX", 1 << 20)
-    monkeypatch.setattr(s3_module, "_PART_BYTES", 1 << 20)
+    monkeypatch.setattr(bucket_module, "SINGLE_BYTES_MAX", 1 << 20)
+    monkeypatch.setattr(bucket_module, "_PART_BYTES", 1 << 20)
     data = bytes(range(256)) * (9 << 10)
 
     await store_at(server).put("a", data)
@@ -224,7 +224,7 @@ async def test_a_refusal_is_named_with_a_next_step_and_no_secret(
     async def refuse(_: web.Request) -> web.Response:
         return refused(status, code)
 
-    monkeypatch.setattr(s3_module, "_RETRIES", 0)
+    monkeypatch.setattr(bucket_module, "_RETRIES", 0)
     server.fault = refuse
     with pytest.raises(ExportFailed, match=said) as failed:
         await CALLS[call](store_at(server))
@@ -292,7 +292,7 @@ async def test_an_upload_that_breaks_off_leaves_what_was_there(
         request.transport.abort()
         return web.Response()
 
-    monkeypatch.setattr(s3_module, "_RETRIES", 1)
+    monkeypatch.setattr(bucket_module, "_RETRIES", 1)
     store = store_at(server)
     await store.put("a", b"before")
     server.fault = die
@@ -330,7 +330,7 @@ async def test_a_download_that_breaks_off_is_an_error(
         request.transport.close()
         return answer
 
-    monkeypatch.setattr(s3_module, "_RETRIES", 1)
+    monkeypatch.setattr(bucket_module, "_RETRIES", 1)
     server.fault = cut
     with pytest.raises(ExportFailed, match="Reading a "):
         await store_at(server).get("a")
@@ -355,7 +355,7 @@ async def test_a_listing_whose_second_page_fails_returns_nothing(
     async def fail_later(request: web.Request) -> web.Response | None:
         return refused(403, "AccessDenied") if "continuation-token" in request.query else None
 
-    monkeypatch.setattr(s3_module, "_RETRIES", 0)
+    monkeypatch.setattr(bucket_module, "_RETRIES", 0)
     server.objects = {f"pre/fix/a/{number:05}": b"" for number in range(1001)}
     server.fault = fail_later
     with pytest.raises(ExportFailed, match=r"Listing a .* no right"):
@@ -365,7 +365,7 @@ async def test_a_listing_whose_second_page_fails_returns_nothing(
 async def test_a_service_that_cannot_be_reached_is_named(
     server: S3Server, unused_tcp_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(s3_module, "_RETRIES", 0)
+    monkeypatch.setattr(bucket_module, "_RETRIES", 0)
     closed = f"127.0.0.1:{unused_tcp_port}"
     for endpoint, said in (
         (f"http://{closed}", f"{closed} failed: the service refused the connection"),
@@ -546,7 +546,7 @@ async def test_a_revoked_key_is_not_one_that_only_writes(
     async def refuse(request: web.Request) -> web.Response | None:
         return refused(403, code) if request.method == "GET" else None
 
-    monkeypatch.setattr(s3_module, "_RETRIES", 0)
+    monkeypatch.setattr(bucket_module, "_RETRIES", 0)
     bot = Bot(tmp_path, store_at(server))
     await bot.data.save_json("a.json", {"n": 1})
     await bot.mirrored()

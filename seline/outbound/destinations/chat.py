@@ -19,7 +19,7 @@ from msgspec.structs import replace as changed
 from seline.errors import ExportFailed, SettingsError
 from seline.outbound.destinations import failures
 from seline.outbound.destinations.chat_requests import ChatRefusal, ChatRequests
-from seline.outbound.destinations.s3 import is_loopback
+from seline.outbound.destinations.endpoint import is_loopback
 from seline.outbound.http_client import reason_of
 from seline.ports.destinations import OBJECT_BYTES_MAX, Listed
 from seline.settings.values import DestinationSettings

@@ -20,9 +20,9 @@ from yarl import URL
 
 from seline.errors import ExportFailed, SettingsError
 from seline.outbound.destinations import failures
+from seline.outbound.destinations.endpoint import is_loopback
 from seline.outbound.destinations.multistatus import read_resources
 from seline.outbound.destinations.part import is_part, part_of
-from seline.outbound.destinations.s3 import is_loopback
 from seline.outbound.http_client import (
     CONNECT_S,
     AnswerTooLong,
