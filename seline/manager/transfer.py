@@ -173,7 +173,7 @@ def _change(
 
 
 def _value(snapshot: Snapshot, name: str) -> Json:
-    return decode(b"".join(snapshot.open(name)))
+    return decode(snapshot.read(name).data)
 
 
 def _release(taking: Future[AbstractContextManager[Snapshot]]) -> None:

@@ -416,9 +416,7 @@ class _Making:
         """Yield a document and its sound backups under their names in a pack."""
         store, key = await self._store.open(), DocumentKey(BOT, name)
         try:
-            content = await self._store.reading(
-                lambda: Content.of(b"".join(self._snapshot.open(name)))
-            )
+            content = await self._store.reading(lambda: self._snapshot.read(name))
         except DocumentError:
             self._unrecoverable.append(name)
             return

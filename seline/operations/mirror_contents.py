@@ -179,7 +179,7 @@ class Copying:
         recorded = self._recorded.get(read.name)
         if recorded is not None and self._is_there(recorded[0]):
             return recorded
-        content = Content.of(b"".join(self._snapshot.open(read.name)))
+        content = self._snapshot.read(read.name)
         self._note(read, content)
         return content.revision, content.size_bytes
 

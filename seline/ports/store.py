@@ -196,6 +196,13 @@ class Snapshot(Protocol):
         """
         ...
 
+    def read(self, name: str) -> Content:
+        """Return the document's sound content; it needs memory for all of it.
+
+        Raises what `open` raises.
+        """
+        ...
+
 
 class DocumentStore(Protocol):
     """Documents with backups, written by one process (V1 to V8).

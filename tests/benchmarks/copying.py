@@ -19,6 +19,7 @@ from pathlib import Path
 
 from aiohttp import web
 
+from seline.blocking import open_seline
 from seline.operations.copies import Copies
 from seline.operations.mirror_contents import UPLOADS_MAX
 from seline.outbound.destinations.table import build_targets
@@ -146,12 +147,12 @@ async def _each(paths: list[Path], call: Callable[[Path], Awaitable[None]]) -> N
 
 
 def _fill(volume: Path, documents: int) -> None:
-    """Write documents that hardly compress, and are all different."""
-    volume.mkdir(parents=True)
+    """Save documents that hardly compress, and are all different."""
     chance = random.Random(1)
-    for number in range(documents):
-        text = base64.b85encode(chance.randbytes(DOCUMENT_BYTES * 4 // 5 - 20)).decode()
-        (volume / f"d{number}.json").write_text(json.dumps({"text": text}))
+    with open_seline(volume) as seline:
+        for number in range(documents):
+            text = base64.b85encode(chance.randbytes(DOCUMENT_BYTES * 4 // 5 - 20)).decode()
+            seline.data.save_json(f"d{number}.json", {"text": text})
 
 
 @contextmanager

@@ -392,3 +392,6 @@ class _Instant:
 
     def open(self, name: str) -> Iterator[bytes]:
         return iter((self.contents[name].data,))
+
+    def read(self, name: str) -> Content:
+        return self.contents[name]

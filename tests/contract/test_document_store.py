@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from seline.domain.document import ABSENT, BOT, SELINE, DocumentKey
+from seline.domain.document import ABSENT, BOT, SELINE, Content, DocumentKey
 from seline.domain.json_codec import decode
 from seline.domain.retention import RetentionPolicy
 from seline.domain.verdict import Verdict
@@ -207,8 +207,13 @@ def test_a_snapshot_holds_the_instant(
     with store.snapshot(key.space).result(10) as snapshot:
         put(store, key, {"n": 3})
         store.submit(Atom((Change(other, changes.delete()),))).result(10)
-        read = {name: decode(b"".join(snapshot.open(name))) for name in snapshot.names}
-    assert read == {key.name: {"n": 1}, other.name: {"n": 2}}
+        pieces = {name: b"".join(snapshot.open(name)) for name in snapshot.names}
+        read = {name: snapshot.read(name) for name in snapshot.names}
+    assert read == {name: Content.of(pieces[name]) for name in pieces}
+    assert {name: decode(content.data) for name, content in read.items()} == {
+        key.name: {"n": 1},
+        other.name: {"n": 2},
+    }
 
 
 @pytest.mark.parametrize("space", [SELINE, "bob"])

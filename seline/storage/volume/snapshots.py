@@ -50,9 +50,15 @@ class VolumeSnapshot:
 
     def open(self, name: str) -> Iterator[bytes]:
         with self.volume.in_use():
-            return self._open(name)
+            found = self._found(name)
+        return iter((found.data,)) if isinstance(found, Content) else found
 
-    def _open(self, name: str) -> Iterator[bytes]:
+    def read(self, name: str) -> Content:
+        with self.volume.in_use():
+            found = self._found(name)
+        return found if isinstance(found, Content) else Content.of(b"".join(found))
+
+    def _found(self, name: str) -> Content | Iterator[bytes]:
         key = DocumentKey(self.space, name)
         if name in self.in_doubt:
             raise DocumentUnreadable(f"{unknown_outcome(name)}.", document=name)
@@ -69,9 +75,9 @@ class VolumeSnapshot:
             except OSError as error:
                 raise self.volume.named(error, f"Reading {name}") from error
         if content is None and self._places(name) != places:
-            return self._open(name)  # a commit has just linked it for this snapshot
+            return self._found(name)  # a commit has just linked it for this snapshot
         self.broken[name] = ""
-        return iter(((content or self._recovered(key)).data,))
+        return content or self._recovered(key)
 
     def close(self) -> None:
         self.snapshots.release(self)
@@ -94,8 +100,8 @@ class VolumeSnapshot:
                 return [self.directory]
             return [live] if self.directory is None else [live, self.directory]
 
-    def _judged(self, key: DocumentKey, directory: int) -> Iterator[bytes] | None:
-        """Return the pieces if the directory has the file of the instant and it is sound."""
+    def _judged(self, key: DocumentKey, directory: int) -> Content | Iterator[bytes] | None:
+        """Return the content, or its pieces, if the directory has the instant's file, sound."""
         identity = self.held[key.name]
         if identity.size_bytes <= WHOLE_BYTES_MAX:
             inspection = self.inspector.look_in(key, directory)
@@ -104,7 +110,7 @@ class VolumeSnapshot:
             judged = inspection.judged
             if judged.content is None or judged.verdict not in USABLE:
                 return None
-            return iter((judged.content.data,))
+            return judged.content
         return self._pieces(key, directory, identity)
 
     def _remembered(self, key: DocumentKey, directory: int) -> Content | None:
