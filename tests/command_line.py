@@ -24,6 +24,8 @@ from seline.blocking import open_seline
 from seline.cli import main
 
 RUN_S: Final = 60
+SETTLES_SOON: Final = {"SELINE_STORAGE__SETTLE_S": "0.2"}
+"""What a file found broken is given to become whole: else hundreds of tests wait two seconds."""
 _FORKS: Final = get_context("forkserver")
 _FORKS.set_forkserver_preload(["tests.every_import", "tests.command_line"])
 _STARTS_PYTHON: Final = ("PYTHON", "LANG", "LC_")
@@ -170,7 +172,7 @@ def line_at(folder: Path, **environ: str) -> Line:
     scratch = folder / "scratch"
     scratch.mkdir(exist_ok=True)
     passed_on = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
-    own = {"SELINE_DATA_DIR": "data", "TMPDIR": str(scratch)}
+    own = {"SELINE_DATA_DIR": "data", "TMPDIR": str(scratch), **SETTLES_SOON}
     return Line(folder=folder, environ={**passed_on, **own, **environ})
 
 

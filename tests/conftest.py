@@ -21,9 +21,11 @@ from seline import open_seline
 from seline.library import Seline
 from seline.server import Serving, serving
 from tests.clocks import FakeClock
+from tests.command_line import SETTLES_SOON
 from tests.http_client import settings_for
 
 os.environ["SELINE_STRICT"] = "1"
+os.environ.update(SETTLES_SOON)
 for name in ("http_proxy", "https_proxy", "all_proxy"):  # a test's receiver is on this machine
     os.environ.pop(name, None)
     os.environ.pop(name.upper(), None)

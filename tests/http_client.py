@@ -17,6 +17,7 @@ def settings_for(data_dir: Path, **arguments: object) -> Any:
     """Return settings of a server on a free loopback port; `a__b=1` sets `a.b`."""
     named: dict[str, object] = {
         "storage.data_dir": str(data_dir),
+        "storage.settle_s": 0.2,
         "server.host": "127.0.0.1",
         "server.port": 0,
         "server.admin_token": ADMIN,

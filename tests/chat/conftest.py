@@ -8,7 +8,7 @@ import pytest
 
 from seline import open_seline
 from seline.library import Seline
-from tests.chat.bots import BOTS, OWNER
+from tests.chat.screen import OWNER
 
 OWNERS = [f"telegram:{OWNER}", f"discord:{OWNER}"]
 
@@ -21,9 +21,11 @@ async def seline(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterato
         yield opened
 
 
-@pytest.fixture(params=BOTS)
+@pytest.fixture(params=["aiogram", "python-telegram-bot", "discord.py"])
 async def bot(seline: Seline, request: pytest.FixtureRequest) -> AsyncIterator[Any]:
     """Yield a bot of each library, over the open Seline."""
+    from tests.chat.bots import BOTS  # the libraries take seconds; not every process needs them
+
     made = BOTS[request.param]()
     await made.start(seline)
     yield made

@@ -25,7 +25,7 @@ from seline.errors import VolumeBusy
 from seline.library import Seline
 from seline.ports.alerts import CHATS
 from seline.server import serving
-from tests.chat.bots import ALERT
+from tests.chat.screen import ALERT
 from tests.clocks import FakeClock
 from tests.docs.blocks import ROOT, run_python
 from tests.http_client import settings_for

@@ -11,7 +11,7 @@ import pytest
 from seline.domain.alerts.sink_spec import SinkSpec
 from seline.library import Seline
 from seline.outbound.alert_sinks import ENCODERS
-from tests.chat.bots import ALERT, NAME, ShownMessage
+from tests.chat.screen import ALERT, NAME, ShownMessage
 
 
 def audit_lines(seline: Seline) -> list[dict[str, Any]]:

@@ -1,8 +1,8 @@
 """Every next step of the product is followed by a test, or has a reason why none can follow it."""
 
 import ast
-from collections.abc import Iterator
 from fnmatch import fnmatchcase
+from functools import cache
 from typing import Final
 
 from tests.docs.blocks import ROOT
@@ -30,16 +30,22 @@ EXEMPT: Final = {
 """Next steps that no test follows, with the reason."""
 
 
-def followed() -> Iterator[str]:
-    """Yield the keys, or patterns of keys, in the marks of all tests."""
-    for path in (ROOT / "tests").rglob("test_*.py"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call) and ast.unparse(node.func) == "pytest.mark.follows":
-                yield from (str(ast.literal_eval(key)) for key in node.args)
+@cache
+def followed() -> frozenset[str]:
+    """Return the keys, or patterns of keys, in the marks of all tests."""
+    texts = (path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
+    return frozenset(
+        str(ast.literal_eval(key))
+        for text in texts
+        if "pytest.mark.follows" in text
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "pytest.mark.follows"
+        for key in node.args
+    )
 
 
 def test_every_next_step_is_followed_by_a_test() -> None:
-    patterns = set(followed())
+    patterns = followed()
     left = {
         key: text
         for key, text in collected().items()
@@ -53,7 +59,7 @@ def test_no_mark_and_no_exemption_names_what_does_not_exist() -> None:
     names = {pattern for pattern in followed() if "*" not in pattern} | set(EXEMPT)
 
     assert names <= set(collected())
-    assert not set(EXEMPT) & set(followed())
+    assert not set(EXEMPT) & followed()
 
 
 def test_every_next_step_can_be_collected() -> None:

@@ -43,7 +43,7 @@ from seline.errors import (
     WrongShape,
 )
 from seline.library import Seline
-from seline.manager import DataManager
+from seline.manager import DataManager, transfer
 from seline.manager.pins import Pins
 from seline.ports.futures import run_without_loop
 from tests.clocks import FakeClock
@@ -952,6 +952,7 @@ async def test_an_import_that_keeps_finding_new_documents_gives_up_and_changes_n
 
     await data.save_json("a.json", {"n": 1})
     monkeypatch.setattr(seline.store.locks, "lock", hold_after_a_new_document)
+    monkeypatch.setattr(transfer, "IMPORT_TRIES", 4)  # each has twice the documents
 
     with pytest.raises(DocumentBusy):
         await data.import_data({"files": {"a.json": {"n": 2}}}, mode="replace")

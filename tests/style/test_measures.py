@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 ROOT = Path(__file__).parents[2]
 PRODUCT = [path for folder in ("seline", "workers") for path in (ROOT / folder).rglob("*.py")]
@@ -23,25 +24,43 @@ INDIRECT = re.compile(
 """Expressions that a reader has to translate: write the usual verb, or the field's noun."""
 _BLOCK = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 _Function = (ast.FunctionDef, ast.AsyncFunctionDef)
+_Documented = (ast.Module, ast.ClassDef, *_Function)
+
+
+class Definition(NamedTuple):
+    """A module, class, function or alias of a type in the product's code."""
+
+    file: str
+    name: str
+    docstring: str | None
+    type_name: str | None
+    """Of a class or an alias."""
+    body_lines: int
+    """Of a function, without its docstring."""
 
 
 @cache
-def nodes() -> list[tuple[str, ast.AST]]:
-    """Return every node of the product's code, with the name of its file."""
+def definitions() -> list[Definition]:
+    """Return every definition; the nodes of all files would slow each garbage collection."""
     return [
-        (str(path.relative_to(ROOT)), node)
+        Definition(
+            file=str(path.relative_to(ROOT)),
+            name=getattr(node, "name", ""),
+            docstring=ast.get_docstring(node) if isinstance(node, _Documented) else None,
+            type_name=name_of_type(node),
+            body_lines=body_lines(node) if isinstance(node, _Function) else 0,
+        )
         for path in PRODUCT
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, (*_Documented, ast.AnnAssign))
     ]
 
 
 def docstrings() -> Iterator[tuple[str, str]]:
     """Yield every docstring of the product's code, with the name of its file."""
-    for name, node in nodes():
-        if isinstance(node, (ast.Module, ast.ClassDef, *_Function)):
-            text = ast.get_docstring(node)
-            if text is not None:
-                yield name, text
+    for each in definitions():
+        if each.docstring is not None:
+            yield each.file, each.docstring
 
 
 def pages() -> Iterator[tuple[str, str]]:
@@ -75,10 +94,9 @@ def test_pages_are_in_plain_english() -> None:
 def test_no_name_of_a_type_is_used_for_two_things() -> None:
     """Let a name lead to one class or alias; `seline.blocking` repeats the awaited names."""
     homes: dict[str, list[str]] = defaultdict(list)
-    for name, node in nodes():
-        type_name = name_of_type(node)
-        if type_name is not None and name != "seline/blocking.py":
-            homes[type_name].append(name)
+    for each in definitions():
+        if each.type_name is not None and each.file != "seline/blocking.py":
+            homes[each.type_name].append(each.file)
 
     assert not {name: files for name, files in homes.items() if len(files) > 1}
 
@@ -97,9 +115,9 @@ def name_of_type(node: ast.AST) -> str | None:
 def test_no_function_body_is_longer_than_a_screen() -> None:
     """Count the lines of a body without its docstring."""
     long = [
-        f"{name}: {node.name} has {lines} lines"
-        for name, node in nodes()
-        if isinstance(node, _Function) and (lines := body_lines(node)) > BODY_LINES_MAX
+        f"{each.file}: {each.name} has {each.body_lines} lines"
+        for each in definitions()
+        if each.body_lines > BODY_LINES_MAX
     ]
 
     assert not long
