@@ -4,6 +4,7 @@ from typing import Final
 
 from aiohttp import web
 
+from seline.domain.alerts.lifecycle import Severity
 from seline.domain.alerts.message import worded
 from seline.domain.sentences.translate import translated
 from seline.page import work
@@ -12,12 +13,13 @@ from seline.ports.alerts import Delivery
 
 
 async def show(visit: Visit) -> web.Response:
-    """Show the open alerts, those that are over, and the sinks."""
+    """Show the open alerts, the most serious first, those that are over, and the sinks."""
     log, words = visit.context.alerts, visit.texts.language
     alerts = [worded(alert, words) for alert in log.listing()]
+    is_open = [alert for alert in alerts if alert.state == "open"]
     return visit.render(
         "alerts.html",
-        alerts=[alert for alert in alerts if alert.state == "open"],
+        alerts=sorted(is_open, key=lambda alert: Severity(alert.severity).rank, reverse=True),
         over=[alert for alert in alerts if alert.state != "open"],
         sinks=log.sinks(),
         sending=bool(visit.context.operations.sinks()),

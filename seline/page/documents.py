@@ -217,6 +217,7 @@ async def _confirm_delete(
         lines=tuple(lines),
         button=Button(f"{address(name)}/delete", t("documents.delete"), fields),
         back=address(name),
+        status=HTTPStatus.OK if newer is None else status_of(newer),
     )
 
 

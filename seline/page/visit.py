@@ -16,7 +16,7 @@ from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 from aiohttp import web
 
-from seline.access.sessions import OneTimeLink, Session, Sessions
+from seline.access.sessions import ONE_TIME_LINK, OneTimeLink, Session, Sessions
 from seline.errors import InvalidRequest
 from seline.http.context import AppContext, context
 from seline.page.rendering import render
@@ -136,6 +136,11 @@ class Visit:
         """Whether the session has scope `admin`: what it may not do is not shown."""
         return self.session is not None and self.session.scope == "admin"
 
+    def source_of(self, session: Session) -> str:
+        """Return in words what a session was made from."""
+        is_link = session.source == ONE_TIME_LINK
+        return self.texts("sessions.one_time_link") if is_link else session.source
+
     @property
     def csrf(self) -> str:
         """The token that each form of this session has."""
@@ -209,10 +214,12 @@ class Visit:
         button: Button,
         back: str,
         is_dangerous: bool = True,
+        status: int = HTTPStatus.OK,
     ) -> web.Response:
         """Return the page that asks before a change; `back` is where its second link leads."""
         return self.render(
             "confirm.html",
+            status=status,
             title=title,
             lines=lines,
             button=button,

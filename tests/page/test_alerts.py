@@ -32,6 +32,16 @@ async def test_an_open_alert_moves_to_those_that_are_over(owner: Browser, server
     assert page.text.index("Who receives them") < page.text.index(summary[:20])
 
 
+async def test_the_most_serious_alert_is_first(owner: Browser, server: Serving) -> None:
+    broken = Raised(type=AlertType.UNRECOVERABLE_DOCUMENT, subject="a.json", details={})
+    failed = Raised(type=AlertType.JOB_FAILED, subject="export", details={"detail": "no route"})
+    await server.alerts.log.take([broken])
+    await server.alerts.log.take([failed])
+    page = await owner.get("/alerts")
+
+    assert page.text.index("Critical") < page.text.index("Warning")
+
+
 async def test_a_test_shows_the_answer_of_each_sink(tmp_path: Path, unused_tcp_port: int) -> None:
     hook = f"http://127.0.0.1:{unused_tcp_port}/hook"
     sinks = [{"kind": "log"}, {"kind": "webhook", "name": "hook", "url": hook}]

@@ -8,7 +8,7 @@ for (const time of document.querySelectorAll("time[datetime]")) {
       timeStyle: "short",
     });
     const shown = document.createElement("small");
-    shown.textContent = ` ${local} ·`;
+    shown.textContent = `${local} · `;
     time.insertBefore(shown, time.querySelector("small"));
   }
 }
