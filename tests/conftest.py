@@ -41,9 +41,13 @@ def pytest_xdist_auto_num_workers() -> int:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Shuffle the tests of a slice, differently each day, so that each suite gets its turn."""
+    """Shuffle the tests of a slice, differently each day, so that each suite gets its turn.
+
+    Those marked `prove(first=True)` are short, and in every slice.
+    """
     if math.isfinite(PROVE_UNTIL):
         random.Random(f"{datetime.now(UTC):%Y-%m-%d}").shuffle(items)
+        items.sort(key=lambda item: not _is_first(item))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -63,6 +67,11 @@ def share_s(request: pytest.FixtureRequest) -> float:
     remaining = items[items.index(request.node) :]
     left_s = max(0.0, PROVE_UNTIL - time.monotonic())
     return left_s * _share_of(request.node) / sum(map(_share_of, remaining))
+
+
+def _is_first(item: pytest.Item) -> bool:
+    mark = item.get_closest_marker("prove")
+    return mark is not None and bool(mark.kwargs.get("first"))
 
 
 def _share_of(item: pytest.Item) -> float:

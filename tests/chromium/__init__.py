@@ -1,0 +1,1 @@
+"""The page in Chromium: each view and each act, as `docs/page.md` promises them."""
