@@ -149,6 +149,7 @@ class Seline(NeverCopied):
     verify = _blocking(library.Seline.verify)
     prune = _blocking(library.Seline.prune)
     all_backups = _blocking(library.Seline.all_backups)
+    diff = _blocking(library.Seline.diff)
     raw = _blocking(library.Seline.raw)
     quarantine = _blocking(library.Seline.quarantine)
     read_quarantine = _blocking(library.Seline.read_quarantine)

@@ -226,7 +226,7 @@ async def preview(turn: Turn, note: str = "") -> Card:
     info = await turn.find(name)
     revision = (info.revision if info is not None else None) or ""
     lines = [note, t("chat.preview", document=name, at=turn.instant(restored.taken_at)), ""]
-    difference = (await turn.seline.compare(name, CURRENT, backup)).difference
+    difference = (await turn.seline.diff(name, CURRENT, backup)).difference
     room = LIMITS[turn.request.service].text_max - sum(map(len, lines)) - REST_CHARACTERS
     lines += change_lines(t, difference, room) or [t("chat.no_change")]
     buttons = [

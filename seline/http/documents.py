@@ -177,7 +177,7 @@ async def get_raw(request: web.Request) -> web.StreamResponse:
 async def get_difference(request: web.Request) -> JsonAnswer[DifferenceAnswer]:
     """Answer the difference between two contents of the document."""
     query = request.query
-    compared = await operations(request).compare(
+    compared = await operations(request).diff(
         request.match_info["name"], query.get("from", ""), query.get("to", CURRENT)
     )
     shown = {

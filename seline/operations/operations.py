@@ -227,8 +227,13 @@ class Operations:
         key = DocumentKey(BOT, check_document_name(name))
         return await backup_content(self.store, key, backup)
 
-    async def compare(self, name: str, before: str = "", after: str = CURRENT) -> Comparison:
-        """Compare two contents of a document. Names and errors as `compare_contents` has them."""
+    async def diff(self, name: str, before: str = "", after: str = CURRENT) -> Comparison:
+        """Return what makes the content `after` of the content `before`.
+
+        Each is `current`, a backup's name, `quarantine:ITEM`, `copy:DESTINATION` or
+        `copy:DESTINATION@WHICH`; an empty `before` is the newest sound backup that differs. Raises
+        as `compare_contents` does.
+        """
         return await compare_contents(self.store, self.copies, name, before, after)
 
     async def quarantine(self) -> list[QuarantineItem]:

@@ -92,7 +92,7 @@ async def _difference(
 ) -> tuple[DifferenceInWords | None, SelineError | None]:
     """Return how an item differs from what is current, or why they cannot be compared."""
     try:
-        compared = await visit.context.operations.compare(
+        compared = await visit.context.operations.diff(
             item.document, CURRENT, QUARANTINE + item.name
         )
     except SelineError as error:

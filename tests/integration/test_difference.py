@@ -10,13 +10,14 @@ from typing import Any
 import aiohttp
 import pytest
 
+from seline import blocking
 from seline.cli.difference import change_lines
 from seline.domain.difference import difference_of
 from seline.domain.document import Content
 from seline.domain.json_codec import encode
 from seline.operations import difference
 from seline.operations.difference import difference_between
-from seline.server import serving
+from seline.server import Serving, serving
 from tests.command_line import line_at
 from tests.http_client import NAME, Client, settings_for
 
@@ -24,15 +25,22 @@ DIFF = f"/documents/{NAME}/diff"
 
 
 @pytest.fixture
-async def client(tmp_path: Path) -> AsyncIterator[Client]:
-    """Yield a client of a server whose document is mirrored, and changed since."""
+async def server(tmp_path: Path) -> AsyncIterator[Serving]:
+    """Serve a volume that is mirrored."""
     table = {"name": "nas", "url": f"file://{tmp_path}/nas", "mode": "mirror", "same_disk": True}
     settings = settings_for(tmp_path / "data", exports__destinations=[table])
-    async with serving(settings) as running, aiohttp.ClientSession() as http:
+    async with serving(settings) as running:
         await running.acquired()
-        client = Client(http, running.address)
+        yield running
+
+
+@pytest.fixture
+async def client(server: Serving) -> AsyncIterator[Client]:
+    """Yield a client of a server whose document is mirrored, and changed since."""
+    async with aiohttp.ClientSession() as http:
+        client = Client(http, server.address)
         await client.call("PUT", f"/documents/{NAME}", {"name": "Alex", "xp": 2**80, "n": 1})
-        await running.operations.mirrors.run()
+        await server.operations.mirrors.run()
         await client.call("PUT", f"/documents/{NAME}", {"name": "Sam", "xp": 2**80, "m": 1.0})
         yield client
 
@@ -186,3 +194,24 @@ def test_a_long_difference_is_cut_and_counted() -> None:
     lines = [text for text, _ in change_lines(body, 5)]
 
     assert (len(lines), lines[0], lines[-1]) == (6, "+ /k0: 0", "  and 1,995 more changes")
+
+
+async def test_python_compares_as_http_does(server: Serving, client: Client) -> None:
+    _, answered, _ = await client.call("GET", f"{DIFF}?from=copy:nas&to=current")
+
+    found = await server.operations.diff(NAME, "copy:nas")
+
+    assert [(c.kind, c.path, c.before, c.after) for c in found.difference.changes] == CHANGES
+    assert list(found.difference.patch or ()) == answered["patch"]
+    assert found.before.revision == answered["from"]["revision"]
+
+
+def test_python_compares_without_await(tmp_path: Path) -> None:
+    with blocking.open_seline(tmp_path / "data") as seline:
+        seline.data.save_json(NAME, {"n": 1})
+        seline.data.save_json(NAME, {"n": 2})
+        [backup] = seline.data.backups(NAME)
+
+        [change] = seline.diff(NAME, "current", backup.name).difference.changes
+
+    assert (change.kind, change.path, change.before, change.after) == ("changed", "/n", 2, 1)

@@ -42,6 +42,9 @@ with data_manager.transaction("ann.json", "bob.json") as accounts:
     accounts["ann.json"]["balance"] -= 1
 with open_seline("./data", backups__keep_newest=10) as seline:
     print(seline.data.load_json("user_profile.json")["userName"], seline.health()["status"])
+    compared = seline.diff("user_profile.json", "current", "user_profile_20250106_143022.json")
+    assert_type(compared.difference.added, int)
+    print([change.path for change in compared.difference.changes], compared.after.taken_at)
 
 
 async def awaited(data: DataManager) -> None:
@@ -57,6 +60,8 @@ async def shared(opened: Serving | Seline) -> None:
     """Use what the two ways to open share."""
     await awaited(opened.data)
     print(await opened.profile.load(), opened.lessons)
+    if isinstance(opened, Seline):
+        print((await opened.diff("user_profile.json")).difference.patch)
     await opened.close()
 
 
