@@ -13,6 +13,7 @@ from seline.page import (
     editing,
     home,
     jobs,
+    new,
     set_aside,
     static,
     tokens,
@@ -24,6 +25,7 @@ from seline.page.work import WORK, WORKS, end_works
 
 VIEWS: Final[tuple[View, ...]] = (
     home.HOME,
+    new.NEW,
     documents.DOCUMENTS,
     editing.EDIT,
     set_aside.SET_ASIDE,

@@ -52,7 +52,7 @@ async def save(visit: Visit) -> web.Response:
     name, text = check_document_name(visit.part("name")), visit.field("text")
     revision = visit.field("revision")
     try:
-        content = await _content_of(visit, text)
+        content = await content_of_text(visit, text)
     except NotJson as error:
         return _form(visit, text, revision, wrong=error)
     except SelineError as error:
@@ -99,7 +99,7 @@ def _form(
         revision=revision,
         item=item,
         wrong=wrong,
-        places=[] if wrong is None else _around(text, wrong),
+        places=[] if wrong is None else places_of(text, wrong),
         failure=failure,
         found=found,
         newer_text="" if newer is None else _shown_text(newer),
@@ -108,7 +108,7 @@ def _form(
     )
 
 
-def _around(text: str, error: NotJson) -> list[Place]:
+def places_of(text: str, error: NotJson) -> list[Place]:
     """Return the lines around an error; of a long line the part with the error."""
     if error.line is None:
         return []
@@ -166,7 +166,7 @@ def _check_size(name: str, size_bytes: int) -> None:
         )
 
 
-async def _content_of(visit: Visit, text: str) -> Content:
+async def content_of_text(visit: Visit, text: str) -> Content:
     """Return what is saved. Raises NotJson, NotSerializable, DocumentTooLarge.
 
     A large text is decoded outside the event loop, one at a time.
