@@ -8,8 +8,9 @@ from functools import partial
 
 from seline.chat.messages import LIMITS, Card, CardButton, SentFile
 from seline.chat.views import Turn, preview
-from seline.domain.report import Restored
+from seline.domain.undo import DeleteAgain, RestoreBack
 from seline.errors import RevisionMismatch
+from seline.manager.call_record import current_record
 from seline.spool import Spool
 
 
@@ -33,28 +34,29 @@ async def _restore(turn: Turn, done: str) -> Card:
     restored = await turn.seline.data.restore(name, backup)
     text = turn.texts(done, document=name, at=turn.instant(restored.taken_at))
     show = turn.button("chat.show", "contents", document=name)
-    return Card(text=text, buttons=[*_undo_buttons(turn, restored), show, turn.home])
+    return Card(text=text, buttons=[*_undo_buttons(turn), show, turn.home])
 
 
-def _undo_buttons(turn: Turn, restored: Restored) -> Iterator[CardButton]:
-    """Yield the button that undoes a restore; none if what it replaced was broken."""
-    name, revision = restored.document, restored.revision
-    if restored.undo is not None:
-        yield turn.button(
-            "chat.undo", "undo", document=name, backup=restored.undo, revision=revision
-        )
-    elif restored.kept_in == "nowhere":  # it did not exist
-        yield turn.button("chat.undo", "delete_again", document=name, revision=revision)
+def _undo_buttons(turn: Turn) -> Iterator[CardButton]:
+    """Yield the button that takes back what this act has done; none if nothing can."""
+    record = current_record()
+    for way in () if record is None else record.undo():
+        if isinstance(way, RestoreBack):
+            document, backup, revision = way
+            yield turn.button(
+                "chat.undo", "undo", document=document, backup=backup, revision=revision or ""
+            )
+        elif isinstance(way, DeleteAgain):
+            document, revision = way
+            yield turn.button("chat.undo", "delete_again", document=document, revision=revision)
 
 
 async def delete_again(turn: Turn) -> Card:
     """Delete a document that a restore brought back, unless it has changed since."""
     name = turn.action.document
-    gone = await turn.seline.data.delete(name, if_match=turn.action.revision)
-    buttons = [turn.home]
-    if gone.backup is not None:
-        buttons.insert(0, turn.button("chat.undo", "undo", document=name, backup=gone.backup))
-    return Card(text=turn.texts("chat.deleted_again", document=name), buttons=buttons)
+    await turn.seline.data.delete(name, if_match=turn.action.revision)
+    text = turn.texts("chat.deleted_again", document=name)
+    return Card(text=text, buttons=[*_undo_buttons(turn), turn.home])
 
 
 async def export_now(turn: Turn) -> Card:
