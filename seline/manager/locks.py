@@ -136,8 +136,12 @@ class DocumentLocks:
 
     def _refuse_nested(self, name: str) -> None:
         refuse_in_turn()
-        for lock in _held.get():
-            if lock.active and lock.name == name and self._queues.get(name) is lock.queue:
+        held = _held.get()
+        active = tuple(lock for lock in held if lock.active)
+        if len(active) < len(held):  # else an import would look at each lock of the one before
+            _held.set(active)
+        for lock in active:
+            if lock.name == name and self._queues.get(name) is lock.queue:
                 what = "a transaction" if name == TRANSACTION else name
                 raise NestedEdit(
                     f"This task holds {what} already, since the block at {lock.place}; "

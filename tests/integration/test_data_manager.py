@@ -44,6 +44,8 @@ from seline.errors import (
 )
 from seline.library import Seline
 from seline.manager import DataManager, transfer
+from seline.manager.blocks import Locked
+from seline.manager.locks import DocumentLock
 from seline.manager.pins import Pins
 from seline.ports.futures import run_without_loop
 from tests.clocks import FakeClock
@@ -88,6 +90,28 @@ async def test_a_save_returns_the_revision_and_a_load_returns_a_fresh_value(seli
     first["visits"] = "mutated"
     assert len(revision) == 64
     assert await seline.data.load_json(PROFILE) == {"visits": [1]}
+
+
+async def test_locks_that_were_released_slow_no_later_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[str] = []
+
+    class Counted(DocumentLock):
+        def __getattribute__(self, name: str) -> Any:
+            if name == "active":
+                looks.append(name)
+            return super().__getattribute__(name)
+
+    monkeypatch.setattr("seline.manager.locks.DocumentLock", Counted)
+    store = open_managed(tmp_path / "data", FakeClock())
+    names = [f"{number}.json" for number in range(200)]
+    for _ in range(2):
+        with Locked(store) as locked:
+            await locked.lock(names)
+    await store.close()
+
+    assert len(looks) < 20 * len(names)
 
 
 async def test_only_a_missing_document_loads_as_the_default(seline: Seline) -> None:
