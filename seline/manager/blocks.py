@@ -67,8 +67,7 @@ class Locked:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for lock in reversed(self._locks):
-            self._store.locks.release(lock)
+        self._store.locks.release(*reversed(self._locks))
 
     async def lock(self, names: Iterable[str]) -> None:
         """Lock the names one after another. Raises NestedEdit, DocumentBusy."""

@@ -103,18 +103,32 @@ class DocumentLocks:
         """Make these locks those of this task, which then refuses to wait for itself."""
         _held.set((*(held for held in _held.get() if held.active), *locks))
 
-    def release(self, lock: DocumentLock) -> None:
-        """Release a lock and start what waits; idempotent, also for a lock that was lost."""
+    def release(self, *locks: DocumentLock) -> None:
+        """Release locks and start what waits; idempotent, also for a lock that was lost."""
+        held = [(self._release(lock), lock) for lock in locks]
+        long = [(s, lock) for s, lock in held if s > LONG_HOLD_S and lock.name != TRANSACTION]
+        if long:
+            longest_s, lock = long[0]
+            more = f" (with {len(long) - 1:,} more)" if len(long) > 1 else ""
+            _log.warning(
+                "%s%s was held for %.1f s by the block at %s",
+                lock.name,
+                more,
+                longest_s,
+                lock.place,
+            )
+
+    def _release(self, lock: DocumentLock) -> float:
+        """Release a lock; return how many seconds it was held, 0.0 if it was released before."""
         with self._lock:
             if not lock.active:
-                return
+                return 0.0
             lock.active = False
             held_s = self._clock.monotonic() - lock.since_s
             if lock.queue.holder is lock:
                 lock.queue.holder = None
                 self._start_next(lock.name, lock.queue)
-        if held_s > LONG_HOLD_S and lock.name != TRANSACTION:
-            _log.warning("%s was held for %.1f s by the block at %s", lock.name, held_s, lock.place)
+        return held_s
 
     def commit(self, locks: Sequence[DocumentLock], start: Callable[[], Future[T]]) -> Future[T]:
         """Start the commit that releases these locks. Raises RevisionMismatch if one was lost.
@@ -127,11 +141,7 @@ class DocumentLocks:
                     raise _lost(lock)
             future = start()
 
-        def ended(_: Future[T]) -> None:
-            for lock in locks:
-                self.release(lock)
-
-        future.add_done_callback(ended)
+        future.add_done_callback(lambda _: self.release(*locks))
         return future
 
     def _refuse_nested(self, name: str) -> None:
