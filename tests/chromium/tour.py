@@ -85,6 +85,28 @@ def documents(hand: Hand, place: Place) -> Stops:
     yield "document_deleted"
 
 
+def new_document(hand: Hand, place: Place) -> Stops:
+    """Make a document: a wrong name and text, a name that is taken, then a right one."""
+    hand.open("/documents")
+    hand.follow("new.title")
+    yield "new"
+    hand.fill("textbox", "new.name", "notes")
+    hand.fill("textbox", "edit.text", NOT_JSON)
+    hand.press("edit.save")
+    assert hand.status == 422
+    yield "new_wrong"
+    hand.fill("textbox", "new.name", PROFILE)
+    hand.fill("textbox", "edit.text", "{}")
+    hand.press("edit.save")
+    assert hand.status == 412
+    yield "new_exists"
+    hand.fill("textbox", "new.name", NEVER_SAVED)
+    hand.press("edit.save")
+    yield "new_made"
+    hand.press("kit.undo")
+    hand.says("documents.deleted_done", name=NEVER_SAVED)
+
+
 def document(hand: Hand, place: Place) -> Stops:
     """Look into a document, pin a backup and unpin it, delete and undo."""
     hand.open("/documents")
@@ -411,6 +433,7 @@ TOUR: Final[tuple[Stage, ...]] = (
     sign_in,
     home,
     documents,
+    new_document,
     document,
     restore,
     edit,
