@@ -24,6 +24,7 @@ from seline.errors import SelineError, TooManyDocuments
 from seline.manager.managed_store import ManagedStore
 from seline.operations.destination_checks import DestinationCheck
 from seline.operations.exports import Exporter
+from seline.operations.make_room import make_room, no_step_yet
 from seline.operations.usage import Headroom, UsageMonitor
 from seline.operations.verify import Verifier
 from seline.ports.alerts import SinkStatus
@@ -36,10 +37,6 @@ LEFT_OUT: Final = "left_out"
 LINES_MAX: Final = 3
 """Documents whose reason and next step are shown."""
 _RANK: Final = (Status.OK, Status.INFO, Status.WARNING, Status.CRITICAL)
-_PURGE: Final = (
-    "`seline delete NAME --purge` erases a document with its backups; without `--purge` nothing is "
-    "freed."
-)
 Result: TypeAlias = tuple[Status, str, str] | None
 """The status, the detail and the fix."""
 
@@ -96,7 +93,7 @@ def _writing(facts: Facts) -> Result:
         detail = (
             f"a save that adds {needed} is refused, for want of room; deletes and restores work"
         )
-        return Status.CRITICAL, detail, _make_room(facts)
+        return Status.CRITICAL, detail, make_room(facts.usage, facts.room)
     return Status.OK, "changes are taken", ""
 
 
@@ -117,31 +114,14 @@ def _usage(facts: Facts) -> Result:
     of_bytes = STATUS_OF_LEVEL[level_of(usage.bytes_level_ratio)]
     level = Status.CRITICAL if lacks_bytes else of_bytes
     status = max(level, soon, key=_RANK.index)
-    return status, detail, "" if status is Status.OK else _make_room(facts)
+    if status in (Status.OK, Status.INFO):
+        return status, detail, no_step_yet(usage) if status is Status.INFO else ""
+    return status, detail, make_room(usage, facts.room)
 
 
 def _place(usage: Usage) -> str:
     shared = "disk" if usage.usage_ratio > usage.refusal_ratio else "limit"
     return "volume" if usage.own_mount else shared
-
-
-def _make_room(facts: Facts) -> str:
-    """Return what frees space now, as commands that work."""
-    room, usage = facts.room, facts.usage
-    limit_bytes = usage.limit_bytes
-    is_limited = limit_bytes is not None and usage.counted_bytes / limit_bytes >= usage.usage_ratio
-    prunable = f"frees {-(-room.prunable_bytes // 1024)} KB" if room.prunable_bytes else ""
-    deleted = (
-        f"{room.deleted} is deleted: `seline delete {room.deleted} --purge` erases its backups."
-    )
-    steps = (
-        f"`seline prune` {prunable or 'finds nothing to remove'}.",
-        deleted if room.deleted else "",
-        _PURGE,
-        "Or raise `storage.volume_limit_mb`." if is_limited else "",
-        "Or enlarge the volume." if usage.own_mount else "Or remove other files from the disk.",
-    )
-    return " ".join(step for step in steps if step)
 
 
 def _inodes(facts: Facts) -> Result:
@@ -150,7 +130,9 @@ def _inodes(facts: Facts) -> Result:
         return Status.OK, "not limited here", ""
     status = STATUS_OF_LEVEL[level_of(usage.inodes_ratio)]
     detail = f"{usage.inodes_free} of {usage.inodes_total} files can still be made"
-    return status, detail, "" if status in (Status.OK, Status.INFO) else _make_room(facts)
+    if status in (Status.OK, Status.INFO):
+        return status, detail, ""
+    return status, detail, make_room(usage, facts.room, of_files=True)
 
 
 def _document_limit(facts: Facts) -> Result:
@@ -337,7 +319,7 @@ def _reserve(facts: Facts) -> Result:
     if facts.store.medium.has_reserve():
         return None
     detail = "the emergency space is not there; it comes back when there is room"
-    return Status.WARNING, detail, _make_room(facts)
+    return Status.WARNING, detail, make_room(facts.usage, facts.room)
 
 
 ROWS: Final[tuple[tuple[str, Callable[[Facts], Result], bool], ...]] = (
