@@ -51,12 +51,21 @@ class Headroom:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UsageReport:
-    """How full the volume is, at which level, whether it has room, and when it will be full."""
+    """How full the volume is, at which level, whether it has room, and when it will be full.
+
+    `points` is the history of the counted bytes, oldest first.
+    """
 
     usage: Usage
     level: UsageLevel
     forecast: Forecast | None
+    points: tuple[Point, ...] = ()
     refused: bool = False
+
+    @property
+    def full_at_bytes(self) -> int:
+        """How many counted bytes can be in use before changes that grow are refused."""
+        return self.usage.counted_bytes + self.usage.room_bytes
 
     @property
     def of_files(self) -> bool:
@@ -107,6 +116,7 @@ class UsageMonitor:
             usage=usage,
             level=level,
             refused=refused,
+            points=points,
             forecast=forecast(points, room_bytes=usage.room_bytes),
         )
         return self.measured

@@ -8,6 +8,7 @@ from aiohttp import web
 
 from seline.domain.report import Status
 from seline.page import copies, jobs, work
+from seline.page.history import history_of
 from seline.page.visit import Button, PageRoute, View, Visit
 
 _RANK: Final = {Status.CRITICAL: 0, Status.WARNING: 1, Status.INFO: 2, Status.OK: 3}
@@ -29,6 +30,7 @@ async def show(visit: Visit) -> web.Response:
             }
             for check in checks
         ],
+        history=history_of(operations.usage.measured, visit.now, visit.texts),
         destinations=operations.exports.destinations.records(),
         jobs=visit.context.jobs.jobs(),
     )

@@ -19,6 +19,7 @@ TYPES: Final = {
     "uPlot.iife.min.js": "text/javascript",
     "page.css": "text/css",
     "page.js": "text/javascript",
+    "chart.js": "text/javascript",
     "icon.svg": "image/svg+xml",
 }
 """The files that are served, with their types."""

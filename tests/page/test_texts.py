@@ -40,6 +40,7 @@ COMPUTED: dict[str, list[str]] = {
     "tokens.may_": ["read", "admin"],
     "home.is_": ["healthy", "warning", "critical"],
     "home.check_": [*(name for name, *_ in checks.ROWS), *IncidentKind],
+    "home.used_by_": ["volume", "seline"],
     "home.job_": list(DEFAULT_JOBS),
     "home.run_": list(RunOutcome),
     "documents.verdict_": [*Verdict, UNCHECKED, FOREIGN],
