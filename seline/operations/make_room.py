@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from seline.domain.usage import LEVELS, Usage, UsageLevel
+from seline.domain.usage import Usage
 from seline.operations.usage import Headroom
 
 SMALL_RATIO: Final = 0.10
@@ -15,8 +15,7 @@ _PURGE: Final = (
 
 def make_room(usage: Usage, room: Headroom, *, of_files: bool = False) -> str:
     """Return what frees space now; with `of_files`, what frees inodes."""
-    others = "" if of_files else _others(usage)
-    on_its_disk = "enlarge the volume" if usage.own_mount else "remove other files from the disk"
+    share = "" if of_files else _small_share(usage)
     steps = (
         f"`seline prune` frees {-(-room.prunable_bytes // 1024)} KB."
         if room.prunable_bytes
@@ -24,29 +23,40 @@ def make_room(usage: Usage, room: Headroom, *, of_files: bool = False) -> str:
         f"{room.deleted} is deleted: `seline delete {room.deleted} --purge` erases its backups."
         if room.deleted
         else "",
-        others,
+        _remove_others(usage, share) if share else "",
         _PURGE,
         "Or raise `storage.volume_limit_mb`." if _is_limited(usage) else "",
-        "" if others else f"Or {on_its_disk}.",
+        "" if share else _enlarge(usage),
     )
     return " ".join(step for step in steps if step)
 
 
 def no_step_yet(usage: Usage) -> str:
     """Return the next step of a volume that is half full."""
-    others = _others(usage)
-    later = f" {others.replace('Remove', 'Then remove', 1)}" if others else ""
-    return f"Nothing to do yet: a warning comes at {LEVELS[UsageLevel.WARNING]:.0%}.{later}"
+    share = _small_share(usage)
+    of_seline = f"Seline's files are {share} of what is used." if share else ""
+    return f"Nothing to do yet: a warning comes at 80%. {of_seline}".rstrip()
 
 
-def _others(usage: Usage) -> str:
-    """Return the step that counts where nearly all that is used belongs to others, else nothing."""
+def _remove_others(usage: Usage, share: str) -> str:
+    if usage.own_mount:
+        return (
+            "Remove other files from the volume, or enlarge it: "
+            f"Seline's are {share} of what is used."
+        )
+    return f"Remove other files from the disk: Seline's are {share} of what is used."
+
+
+def _enlarge(usage: Usage) -> str:
+    return "Or enlarge the volume." if usage.own_mount else "Or remove other files from the disk."
+
+
+def _small_share(usage: Usage) -> str:
+    """Return Seline's share of what is used where others have nearly all of it, else nothing."""
     share = usage.files_bytes / usage.used_bytes if usage.used_bytes else 1.0
     if share >= SMALL_RATIO or _is_limited(usage):
         return ""
-    of_seline = f"{share:.0%}" if share >= 0.01 else "less than 1%"
-    place = "volume, or enlarge it" if usage.own_mount else "disk"
-    return f"Remove other files from the {place}: Seline's are {of_seline} of what is used."
+    return f"{share:.0%}" if share >= 0.01 else "less than 1%"
 
 
 def _is_limited(usage: Usage) -> bool:

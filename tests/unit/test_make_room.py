@@ -1,5 +1,6 @@
 """What health names to free space: what would free some, and nothing else."""
 
+from seline.domain.usage import LEVELS, UsageLevel
 from seline.operations.make_room import make_room, no_step_yet
 from seline.operations.usage import Headroom
 from tests.unit.test_usage import MB, a_usage
@@ -21,10 +22,10 @@ def test_a_disk_that_is_half_full_needs_nothing_yet() -> None:
     of_seline = a_usage(**OTHERS, files_bytes=200 * MB)
 
     assert no_step_yet(of_others) == (
-        "Nothing to do yet: a warning comes at 80%. "
-        "Then remove other files from the disk: Seline's are 5% of what is used."
+        "Nothing to do yet: a warning comes at 80%. Seline's files are 5% of what is used."
     )
     assert no_step_yet(of_seline) == "Nothing to do yet: a warning comes at 80%."
+    assert f"{LEVELS[UsageLevel.WARNING]:.0%}" == "80%"
 
 
 def test_what_prune_frees_comes_first() -> None:

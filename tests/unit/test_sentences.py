@@ -29,7 +29,7 @@ SHOWN_BY_A_READER = (
 """Where the errors that the page and the chat show are raised."""
 NAMED = {"message", "hint", "fix", "detail", "summary"}
 """The variables in which a sentence is put together."""
-CHECKS = ("operations/checks.py", "operations/destination_checks.py")
+CHECKS = ("operations/checks.py", "operations/destination_checks.py", "operations/make_room.py")
 RECOVERED = (
     "a.json was torn (cut off). It was recovered from memory; nothing is lost. "
     "The broken bytes are in quarantine."
@@ -74,7 +74,7 @@ def test_a_text_of_any_content_ends_with_all_of_its_words(part: str) -> None:
         ("a.json: only white space at line 1. Next: Remove that comma.", "Ensuite : Retirez"),
         ("3 documents and 1 backup verified", "3 documents et 1 sauvegarde vérifiés"),
         ("s3: the mirror failed on 2026-01-02 10:00 UTC: no answer within 30 s", "a échoué le"),
-        ("`seline prune` finds nothing to remove. Or enlarge the volume.", "ne trouve rien"),
+        ("`seline prune` frees 3 KB. Or enlarge the volume.", "libère 3 Ko. Ou agrandissez"),
         (
             RECOVERED,
             "a.json était à moitié écrit (coupé). Il a été récupéré depuis la mémoire ; rien",
