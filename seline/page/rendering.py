@@ -1,15 +1,16 @@
 """Render templates. jinja2 is imported with the first page, and is in the extra `page`."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Final
 
 from seline.clock import instant_text
-from seline.domain.sentences.translate import passages
+from seline.domain.sentences.translate import Passage, passages
+from seline.domain.texts import Language
 from seline.page.static import address_of
-from seline.page.texts import Texts
+from seline.page.texts import Texts, own_texts
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -62,7 +63,12 @@ def render(template: str, texts: Texts, now: datetime, values: Mapping[str, Any]
         "size": texts.size,
         "instant": instant,
         "language": texts.language,
-        "passages": functools.partial(passages, texts.language),
+        "passages": functools.partial(_passages, texts.language),
         "static": address_of,
     }
     return environment().get_template(template).render(**known, **values)
+
+
+def _passages(language: Language, text: str) -> Sequence[Passage]:
+    """Return the parts of a text with their languages; a text of the page itself is in its own."""
+    return [Passage(text, language)] if text in own_texts(language) else passages(language, text)

@@ -18,6 +18,12 @@ def table(language: Language) -> Mapping[str, str]:
     return load_tables("seline.page", language)
 
 
+@functools.cache
+def own_texts(language: Language) -> frozenset[str]:
+    """Return the texts of a language without their keys."""
+    return frozenset(table(language).values())
+
+
 class Texts(Wording):
     """The texts of the page in one language."""
 

@@ -55,11 +55,14 @@ class Hand:
         request = response.request
         if not request.is_navigation_request():
             return
-        path = response.url.removeprefix(self.address).partition("?")[0]
+        path = self._path(response.url)
         if request.method == "POST":
             self.posted.append(path)
         else:
             self.visited.append(path)
+
+    def _path(self, address: str) -> str:
+        return address.removeprefix(self.address).partition("?")[0]
 
     def open(self, path: str) -> None:
         """Type an address."""
@@ -89,6 +92,7 @@ class Hand:
         """Follow a link that leads to a file, and return its bytes."""
         with self.page.expect_download() as download:
             self.use(self.named("link", key))
+        self.visited.append(self._path(download.value.url))
         return Path(download.value.path()).read_bytes()
 
     def unfold(self, summary: Any) -> None:

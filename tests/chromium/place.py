@@ -127,7 +127,7 @@ def lived_in(folder: Path) -> Iterator[Place]:
             place.command("jobs", "run", "export")
             shutil.rmtree(folder / "usb")
             place.command("token", "create", "--label", "dashboard", "--scope", "read")
-            place.command("token", "create", "--label", "Laptop of Zoé", "--expires-days", "90")
+            place.command("token", "create", "--label", "Portable de Zoé", "--expires-days", "90")
             for job in ("export", "mirror", "drill", "usage"):
                 place.line("jobs", "run", job)
             yield place

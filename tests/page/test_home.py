@@ -192,6 +192,12 @@ async def test_work_that_is_not_known_is_a_page(owner: Browser) -> None:
     assert "not known any more" in page.text
 
 
+async def test_an_error_in_words_of_the_page_is_marked_in_its_language(owner: Browser) -> None:
+    page = await owner.get("/work/" + "0" * 16, Accept_Language="fr")
+
+    assert '<span lang="fr">Ce travail n' in page.html
+
+
 @pytest.mark.prove
 async def test_home_costs_few_listings_of_the_data_directory(tmp_path: Path) -> None:
     """The processor time, health included, of 10,000 documents with a backup each."""
