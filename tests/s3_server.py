@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from itertools import islice
-from typing import TypeAlias
+from typing import Protocol, TypeAlias, TypeVar
 from xml.sax.saxutils import escape
 
 from aiohttp import web
@@ -18,7 +18,10 @@ class S3Server:
     """Objects of one bucket, addressed by path, by host or by a proxy's absolute address.
 
     `fault` may answer a request instead; `requests` are the methods and paths, oldest first.
+    `condition` is the header of an upload that replaces nothing.
     """
+
+    condition = ("If-None-Match", "*")
 
     def __init__(self) -> None:
         self.objects: dict[str, bytes] = {}
@@ -31,8 +34,8 @@ class S3Server:
         self.requests.append(request)
         if self.fault is not None and (response := await self.fault(request)) is not None:
             return response
-        if f"Credential={KEY_ID}/" not in request.headers.get("Authorization", ""):
-            return refused(403, "InvalidAccessKeyId")
+        if (refusal := self.refusal(request)) is not None:
+            return refusal
         bucket, _, key = request.path.lstrip("/").partition("/")
         if request.host.startswith(f"{BUCKET}."):
             bucket, key = BUCKET, request.path.lstrip("/")
@@ -40,9 +43,13 @@ class S3Server:
             return refused(404, "NoSuchBucket")
         return await getattr(self, f"on_{request.method.lower()}")(request, key)
 
+    def refusal(self, request: web.Request) -> web.Response | None:
+        is_signed = f"Credential={KEY_ID}/" in request.headers.get("Authorization", "")
+        return None if is_signed else refused(403, "InvalidAccessKeyId")
+
     async def on_put(self, request: web.Request, key: str) -> web.Response:
         body = await request.read()
-        if request.headers.get("If-None-Match") == "*" and key in self.objects:
+        if request.headers.get(self.condition[0]) == self.condition[1] and key in self.objects:
             return refused(412, "PreconditionFailed")
         if "uploadId" in request.query:
             self.parts[request.query["uploadId"]][int(request.query["partNumber"])] = body
@@ -109,8 +116,25 @@ def refused(status: int, code: str) -> web.Response:
 
 @asynccontextmanager
 async def s3_server() -> AsyncIterator[S3Server]:
-    """Serve on loopback; the address is in `url`."""
-    server = S3Server()
+    """Serve S3 on loopback; the address is in `url`."""
+    async with serving(S3Server()) as server:
+        yield server
+
+
+class Answering(Protocol):
+    """A service on loopback: it answers a request, and its address is in `url`."""
+
+    url: str
+
+    async def answer(self, request: web.Request) -> web.StreamResponse: ...
+
+
+A = TypeVar("A", bound=Answering)
+
+
+@asynccontextmanager
+async def serving(server: A) -> AsyncIterator[A]:
+    """Serve on loopback until the block ends."""
     app = web.Application(client_max_size=1 << 30)
     app.router.add_route("*", "/{path:.*}", server.answer)
     async with TestServer(app, host="127.0.0.1") as running:

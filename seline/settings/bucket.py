@@ -1,4 +1,4 @@
-"""The options of `s3://` destinations, also from variables, and Railway's bucket without a setting.
+"""The options of buckets as destinations from variables, and Railway's bucket without a setting.
 
 Railway gives a service the variables BUCKET, ENDPOINT, ACCESS_KEY_ID, SECRET_ACCESS_KEY and REGION
 of a bucket that it refers to, or names of Amazon's libraries. Elsewhere a bucket in the environment
@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final
+from urllib.parse import urlsplit
 
 from seline.settings.values import DestinationSettings, UnusableBucket
 
@@ -24,6 +25,17 @@ _VARIABLES: Final[Mapping[str, Sequence[str]]] = {
     "region": ("AWS_REGION", "AWS_DEFAULT_REGION"),
 }
 """The variables that an option is taken from if it is not set."""
+_OF_SCHEMES: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
+    "s3": _VARIABLES,
+    "gs": {"service_account": ("GOOGLE_SERVICE_ACCOUNT_KEY", "GOOGLE_APPLICATION_CREDENTIALS")},
+    "az": {
+        "account": ("AZURE_STORAGE_ACCOUNT_NAME", "AZURE_STORAGE_ACCOUNT"),
+        "account_key": ("AZURE_STORAGE_ACCOUNT_KEY", "AZURE_STORAGE_KEY"),
+        "sas_token": ("AZURE_STORAGE_SAS_TOKEN",),
+    },
+}
+_LOGINS: Final = frozenset({"account_key", "sas_token"})
+"""Either of them is enough, so a setting of one is not completed by a variable of the other."""
 _BUCKET: Final = ("BUCKET", "AWS_S3_BUCKET_NAME", "AWS_BUCKET_NAME", "AWS_BUCKET")
 _STYLE: Final = "AWS_S3_URL_STYLE"
 _FOLDERS: Final = ("RAILWAY_ENVIRONMENT_NAME", "RAILWAY_SERVICE_NAME")
@@ -75,11 +87,12 @@ def _folders(environ: Mapping[str, str]) -> list[str]:
 def with_variables(
     destination: DestinationSettings, environ: Mapping[str, str]
 ) -> DestinationSettings:
-    """Return an `s3://` destination with the options that only variables give; others as is."""
-    if not destination.url.startswith("s3:"):
-        return destination
-    options = {**_from_variables(_VARIABLES, environ), **destination.options}
-    return replace(destination, options=options)
+    """Return a destination with the options that only variables give, if it is a bucket."""
+    variables = _OF_SCHEMES.get(urlsplit(destination.url).scheme, {})
+    found = _from_variables(variables, environ)
+    if _LOGINS & destination.options.keys():
+        found = {option: text for option, text in found.items() if option not in _LOGINS}
+    return replace(destination, options={**found, **destination.options})
 
 
 def _from_variables(

@@ -5,6 +5,7 @@ An error names the destination by its name. It never contains the value of an op
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Final, NamedTuple, cast, get_args
 from urllib.parse import SplitResult, urlsplit
 
@@ -37,6 +38,11 @@ SCHEMES: Final[Mapping[str, Scheme]] = {
             ),
             False,
         ),
+    ),
+    "gs": Scheme("mirror", dict.fromkeys(("service_account", "endpoint", "allow_http"), False)),
+    "az": Scheme(
+        "mirror",
+        dict.fromkeys(("account", "account_key", "sas_token", "endpoint", "allow_http"), False),
     ),
     "webdav": _WEBDAV,
     "webdavs": _WEBDAV,
@@ -123,8 +129,17 @@ def _options(name: str, scheme: str, given: Mapping[str, object]) -> dict[str, s
         if isinstance(value, bool):
             options[option] = str(value).lower()
         elif value is not None:
-            options[option] = _plain(name, option, value)
+            is_json = option == "service_account"
+            options[option] = _plain(name, option, _one_line(value) if is_json else value)
     return options
+
+
+def _one_line(value: object) -> object:
+    """Return a table, or JSON of several lines, as JSON of one line; any other value as it is."""
+    if isinstance(value, str) and value.lstrip().startswith("{"):
+        with suppress(ValueError):
+            value = json.loads(value)
+    return json.dumps(value) if isinstance(value, dict) else value
 
 
 def _plain(name: str, option: str, value: object) -> str:

@@ -16,9 +16,12 @@ from seline.outbound.destinations.table import build_targets
 from seline.outbound.destinations.webdav import WebDav
 from seline.ports.destinations import ObjectStore
 from seline.settings import load_settings
+from tests import azure_server as azure
+from tests import gcs_server as gcs
 from tests import s3_server as s3
 from tests.destinations import chat_server as chats
 from tests.destinations import real_server as real
+from tests.destinations.azurite import azurite
 
 LIMIT_S: Final = 20.0
 
@@ -71,6 +74,40 @@ async def s3_store(path: Path) -> AsyncIterator[ObjectStore]:
             secret_access_key=s3.SECRET,
             timeout_s=LIMIT_S,
         )
+
+
+@asynccontextmanager
+async def gcs_store(_path: Path) -> AsyncIterator[ObjectStore]:
+    pytest.importorskip("obstore")
+    async with gcs.gcs_server() as server:
+        yield built(gcs_table(server.url))
+
+
+def gcs_table(endpoint: str, **options: Any) -> dict[str, Any]:
+    """Return the table of a bucket at the stand-in of Google Cloud Storage."""
+    given = {"name": "nas", "url": f"gs://{s3.BUCKET}/prefix", "endpoint": endpoint}
+    return {**given, "service_account": gcs.service_account(), "timeout_s": LIMIT_S, **options}
+
+
+@asynccontextmanager
+async def azure_store(_path: Path) -> AsyncIterator[ObjectStore]:
+    pytest.importorskip("obstore")
+    async with azure.azure_server() as server:
+        yield built(azure_table(server.url))
+
+
+def azure_table(endpoint: str, **options: Any) -> dict[str, Any]:
+    """Return the table of a container at the stand-in of Azure."""
+    given = {"name": "nas", "url": f"az://{s3.BUCKET}/prefix", "endpoint": endpoint}
+    login = {"account": azure.ACCOUNT, "account_key": azure.KEY}
+    return {**given, **login, "timeout_s": LIMIT_S, **options}
+
+
+@asynccontextmanager
+async def azurite_store(_path: Path) -> AsyncIterator[ObjectStore]:
+    pytest.importorskip("obstore")
+    async with azurite() as table:
+        yield built({**table, "timeout_s": LIMIT_S})
 
 
 @asynccontextmanager
@@ -142,12 +179,15 @@ class Kind(NamedTuple):
 KINDS: Final[Mapping[str, Kind]] = {
     "folder": Kind(folder),
     "s3": Kind(s3_store, has_top=False),
+    "gcs": Kind(gcs_store, has_top=False),
+    "azure": Kind(azure_store, has_top=False),
     "webdav": Kind(webdav_store),
     "sftp": Kind(sftp_store),
     "telegram": Kind(partial(chat_store, "telegram"), has_top=False),
     "discord": Kind(partial(chat_store, "discord"), has_top=False),
     "nginx": Kind(nginx_store, is_real=True),
     "sshd": Kind(sshd_store, is_real=True),
+    "azurite": Kind(azurite_store, has_top=False, is_real=True),
 }
 
 

@@ -17,7 +17,7 @@ import pytest
 
 USER: Final = "seline"
 PASSWORD: Final = "a-password-of-some-length"
-START_S: Final = 20.0
+START_S: Final = 60.0
 DAV_MODULE: Final = "/usr/lib/nginx/modules/ngx_http_dav_ext_module.so"
 NGINX: Final = """
 {user}
@@ -105,8 +105,8 @@ def _descendants(pid: int) -> Iterator[int]:
 
 @asynccontextmanager
 async def _running(server: RealServer) -> AsyncIterator[RealServer]:
-    await server.start()
     try:
+        await server.start()
         yield server
     finally:
         server.kill()
@@ -117,9 +117,13 @@ def _home(path: Path) -> Iterator[tuple[Path, int]]:
     """Yield a folder for the files of a program, and a port that is free."""
     home = path / "home"
     home.mkdir()
+    yield home, free_port()
+
+
+def free_port() -> int:
+    """Return a port of 127.0.0.1 that nothing listens on."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    yield home, port
+        return int(listener.getsockname()[1])
 
 
 @asynccontextmanager

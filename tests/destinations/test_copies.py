@@ -4,7 +4,8 @@ import asyncio
 import json
 import shutil
 import socket
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,14 @@ from seline.operations.restore import restore_copy
 from seline.ports.destinations import Target
 from seline.ports.sealing import UNSEALED
 from seline.settings import Settings, load_settings
+from tests.azure_server import azure_server
 from tests.command_line import Ran, line_at
-from tests.destinations.kinds import KINDS, kinds
+from tests.destinations.azurite import azurite
+from tests.destinations.kinds import KINDS, azure_table, gcs_table, kinds
+from tests.gcs_server import gcs_server
 
-SERVERS = [kind for kind in kinds() if kind.values[0] in {"webdav", "sftp", "nginx", "sshd"}]
+OF_SERVERS = {"webdav", "sftp", "nginx", "sshd", "azurite"}
+SERVERS = [kind for kind in kinds() if kind.values[0] in OF_SERVERS]
 
 
 @pytest.mark.parametrize("kind", SERVERS)
@@ -68,6 +73,36 @@ async def test_an_empty_volume_is_restored_at_the_start(kind: str, tmp_path: Pat
             assert await seline.data.load_json("a.json") == {"n": 1}
             await seline.data.save_json("a.json", {"n": 2})
             await mirrored(seline)
+
+
+@asynccontextmanager
+async def bucket_table(kind: str) -> AsyncIterator[dict[str, Any]]:
+    """Yield the table of a bucket at a stand-in, or at Azurite."""
+    pytest.importorskip("obstore")
+    if kind == "gcs":
+        async with gcs_server() as google:
+            yield gcs_table(google.url)
+    elif kind == "azure":
+        async with azure_server() as azure:
+            yield azure_table(azure.url)
+    else:
+        async with azurite() as table:
+            yield table
+
+
+@pytest.mark.parametrize("kind", ["gcs", "azure", pytest.param("azurite", marks=pytest.mark.prove)])
+async def test_a_volume_that_is_lost_is_restored_from_a_bucket(kind: str, tmp_path: Path) -> None:
+    async with bucket_table(kind) as table:
+        settings = load_settings(
+            environ={"SELINE_EXPORTS__DESTINATIONS": json.dumps([table])},
+            arguments={"storage.data_dir": str(tmp_path / "data")},
+        )
+        async with open_seline(settings=settings) as seline:
+            await seline.data.save_json("a.json", {"n": 1})
+            await mirrored(seline)
+        shutil.rmtree(tmp_path / "data")
+        async with open_seline(settings=settings) as seline:
+            assert await seline.data.load_json("a.json") == {"n": 1}
 
 
 async def mirrored(seline: Seline) -> None:

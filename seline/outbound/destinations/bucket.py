@@ -14,7 +14,7 @@ import atexit
 import re
 import time
 from abc import abstractmethod
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from functools import cache, cached_property
@@ -64,7 +64,8 @@ class Service(NamedTuple):
 
     `missing`: the code of an object that does not exist. `foreign`: the cure of an answer that is
     not one of this service. `no_host`: of a host without an address.
-    `by_code` and `by_status` are of refusals; `by_words` of obstore's own texts.
+    `taken`: the codes of an object that exists and was not to be replaced; obstore takes any
+    conflict for that. `by_code` and `by_status` are of refusals; `by_words` of obstore's own texts.
     """
 
     missing: str
@@ -74,6 +75,7 @@ class Service(NamedTuple):
     by_code: Mapping[str, Cure]
     by_status: Mapping[int, Cure]
     by_words: Mapping[str, Cure] = {}
+    taken: Collection[str] = (_EXISTS, "ConditionalRequestConflict")
 
 
 class Bucket:
@@ -226,19 +228,17 @@ class Bucket:
             raise self._failed("Listing the top", self.service.foreign)
 
     async def _call(self, request: "Callable[[Store], Awaitable[T]]", doing: str) -> T:
-        from obstore.exceptions import AlreadyExistsError
-
         try:
             async with asyncio.timeout(self._timeout_s):
                 return await request(self._store)
         except TimeoutError:
             cause = f"the service did not answer within {self._timeout_s:g} s"
             raise self._failed(doing, Cure(cause, _SLOW)) from None
-        except AlreadyExistsError:
-            raise self._failed(doing, _TAKEN, code=_EXISTS) from None
         except Exception as error:  # noqa: BLE001  # the border: its text holds what is secret
             text = str(error)
         code = self._code_of(text)
+        if code in self.service.taken or "status code: 412" in text:
+            raise self._failed(doing, _TAKEN, code=_EXISTS)
         if code == self.service.missing:
             raise ObjectMissing(self._said(doing, "there is no such object"))
         raise self._failed(doing, self._explained(text, code), code=code)

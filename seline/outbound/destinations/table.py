@@ -9,7 +9,7 @@ from typing import Final, TypeAlias
 from urllib.parse import urlsplit
 
 from seline.errors import SettingsError
-from seline.outbound.destinations import s3, sftp
+from seline.outbound.destinations import azure, gcs, s3, sftp
 from seline.outbound.destinations.folder import LIMIT_S, Folder
 from seline.ports.destinations import ObjectStore, Target
 from seline.settings import Settings
@@ -43,6 +43,8 @@ def _discord(configured: DestinationSettings) -> ObjectStore:
 BUILDERS: Final[Mapping[str, Builder]] = {
     "file": _folder,
     "s3": s3.build,
+    "gs": gcs.build,
+    "az": azure.build,
     "webdav": _webdav,
     "webdavs": _webdav,
     "sftp": sftp.build,
