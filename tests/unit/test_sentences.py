@@ -70,7 +70,10 @@ def test_a_text_of_any_content_ends_with_all_of_its_words(part: str) -> None:
     ("english", "french"),
     [
         ("12,345 of 65,536 files can still be made", "12\u202f345 fichiers sur 65\u202f536"),
-        ("12.3% of the volume is used; full in about 3 days (2026-01-02 to 2026-01-05)", "12,3 %"),
+        (
+            "12.3% of the volume is used; full in about 3 days (2026-01-02 to 2026-01-05)",
+            "12,3 % de la place (volume) est utilisée",
+        ),
         ("a.json: only white space at line 1. Next: Remove that comma.", "Ensuite : Retirez"),
         ("3 documents and 1 backup verified", "3 documents et 1 sauvegarde vérifiés"),
         ("s3: the mirror failed on 2026-01-02 10:00 UTC: no answer within 30 s", "a échoué le"),
