@@ -67,7 +67,8 @@ class Locked:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._store.locks.release(*reversed(self._locks))
+        for lock in reversed(self._locks):
+            self._store.locks.release(lock)
 
     async def lock(self, names: Iterable[str]) -> None:
         """Lock the names one after another. Raises NestedEdit, DocumentBusy."""

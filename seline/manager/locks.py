@@ -103,32 +103,18 @@ class DocumentLocks:
         """Make these locks those of this task, which then refuses to wait for itself."""
         _held.set((*(held for held in _held.get() if held.active), *locks))
 
-    def release(self, *locks: DocumentLock) -> None:
-        """Release locks and start what waits; idempotent, also for a lock that was lost."""
-        held = [(self._release(lock), lock) for lock in locks]
-        long = [(s, lock) for s, lock in held if s > LONG_HOLD_S and lock.name != TRANSACTION]
-        if long:
-            longest_s, lock = long[0]
-            more = f" (with {len(long) - 1:,} more)" if len(long) > 1 else ""
-            _log.warning(
-                "%s%s was held for %.1f s by the block at %s",
-                lock.name,
-                more,
-                longest_s,
-                lock.place,
-            )
-
-    def _release(self, lock: DocumentLock) -> float:
-        """Release a lock; return how many seconds it was held, 0.0 if it was released before."""
+    def release(self, lock: DocumentLock) -> None:
+        """Release a lock and start what waits; idempotent, also for a lock that was lost."""
         with self._lock:
             if not lock.active:
-                return 0.0
+                return
             lock.active = False
             held_s = self._clock.monotonic() - lock.since_s
             if lock.queue.holder is lock:
                 lock.queue.holder = None
                 self._start_next(lock.name, lock.queue)
-        return held_s
+        if held_s > LONG_HOLD_S and lock.name != TRANSACTION:
+            _log.warning("%s was held for %.1f s by the block at %s", lock.name, held_s, lock.place)
 
     def commit(self, locks: Sequence[DocumentLock], start: Callable[[], Future[T]]) -> Future[T]:
         """Start the commit that releases these locks. Raises RevisionMismatch if one was lost.
@@ -141,7 +127,11 @@ class DocumentLocks:
                     raise _lost(lock)
             future = start()
 
-        future.add_done_callback(lambda _: self.release(*locks))
+        def ended(_: Future[T]) -> None:
+            for lock in locks:
+                self.release(lock)
+
+        future.add_done_callback(ended)
         return future
 
     def _refuse_nested(self, name: str) -> None:

@@ -1,15 +1,13 @@
 """Export and import: all documents of one instant, and back in, all or none (V5)."""
 
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, asynccontextmanager, suppress
 from functools import partial
-from math import inf
 from typing import Final
 
 import msgspec
 
-from seline import collector
 from seline.clock import instant_text
 from seline.domain.document import BOT, Content, DocumentInfo, DocumentKey, Json
 from seline.domain.json_codec import decode
@@ -134,35 +132,18 @@ async def _commit(
 ) -> None:
     """Commit an import, or only decide it. Raises DocumentBusy for a document not in `report`."""
     names = sorted({*contents, *report.deleted})
-
-    def changes_of_all() -> list[Change]:
-        with collector.paused():  # ten thousand changes are objects enough for several collections
-            return _changes(store, opened, contents, names, replace=replace, dry_run=report.dry_run)
-
-    made = await store.reading(changes_of_all, limit_s=inf)
-    with Locked(store) as locked:
-        await locked.lock(names)
-        imported = locked.commit(made)
-    await wait_for(imported)
-
-
-def _changes(
-    store: ManagedStore,
-    opened: DocumentStore,
-    contents: Mapping[str, Content],
-    names: Sequence[str],
-    *,
-    replace: bool,
-    dry_run: bool,
-) -> list[Change]:
-    """Return the changes of an import, the last one adding the pins of all."""
     pins: dict[str, Pin] = {}
     made = [_change(store, name, contents.get(name), pins) for name in names]
     if replace and made:
         made[0] = _unless_others(made[0], opened, frozenset(names))
-    if dry_run:
-        return [preview(change) for change in made]
-    return [*made, store.pins.pin_all(pins)] if made else []
+    if report.dry_run:
+        made = [preview(change) for change in made]
+    elif made:
+        made.append(store.pins.pin_all(pins))
+    with Locked(store) as locked:
+        await locked.lock(names)
+        imported = locked.commit(made)
+    await wait_for(imported)
 
 
 def _unless_others(change: Change, opened: DocumentStore, names: frozenset[str]) -> Change:

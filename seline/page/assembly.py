@@ -14,6 +14,7 @@ from seline.page import (
     home,
     jobs,
     new,
+    reference,
     set_aside,
     static,
     tokens,
@@ -36,6 +37,7 @@ VIEWS: Final[tuple[View, ...]] = (
     audit.AUDIT,
     SIGN_IN,
     WORK,
+    reference.REFERENCE,
 )
 """Every view; those with an address are in the navigation, in this order."""
 

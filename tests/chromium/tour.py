@@ -352,6 +352,13 @@ def audit(hand: Hand, place: Place) -> Stops:
     yield "audit_none"
 
 
+def reference(hand: Hand, place: Place) -> Stops:
+    """Look up the HTTP API."""
+    hand.open("/")
+    hand.follow("kit.reference")
+    yield "reference"
+
+
 def sessions(hand: Hand, place: Place) -> Stops:
     """End this session, and come back to a form that was not sent."""
     hand.open(f"/documents/{SET_ASIDE}/edit")
@@ -465,6 +472,7 @@ TOUR: Final[tuple[Stage, ...]] = (
     alerts,
     tokens,
     audit,
+    reference,
     language,
     errors,
     sessions,

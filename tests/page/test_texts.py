@@ -17,6 +17,7 @@ from seline.domain.verdict import FOREIGN, UNCHECKED, Verdict
 from seline.operations import checks
 from seline.operations.copies import EXPORT, MIRROR
 from seline.page.assembly import VIEWS
+from seline.page.reference import GROUPS
 from seline.page.rendering import environment
 from seline.page.texts import Texts, preferred, table
 from seline.ports.destinations import Mode
@@ -38,6 +39,9 @@ COMPUTED: dict[str, list[str]] = {
     "copies.kind_": [MIRROR, EXPORT],
     "alerts.from_": list(Severity),
     "tokens.may_": ["read", "admin"],
+    "reference.group_": list(GROUPS),
+    "reference.scope_": ["open", "read", "admin"],
+    "reference.in_": ["path", "query", "header"],
     "home.is_": ["healthy", "warning", "critical"],
     "home.check_": [*(name for name, *_ in checks.ROWS), *IncidentKind],
     "home.used_by_": ["volume", "seline"],
