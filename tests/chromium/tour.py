@@ -202,27 +202,6 @@ def edit(hand: Hand, place: Place) -> Stops:
     hand.says("documents.deleted_done", name=NEVER_SAVED)
 
 
-def new(hand: Hand, place: Place) -> Stops:
-    """Make a document: under a name that is taken, with a wrong text, and rightly."""
-    hand.open("/documents")
-    hand.follow("new.title")
-    yield "new"
-    hand.fill("textbox", "new.name", PROFILE)
-    hand.fill("textbox", "edit.text", "{}")
-    hand.press("edit.save")
-    assert hand.status == 412
-    yield "new_exists"
-    hand.fill("textbox", "new.name", NEVER_SAVED)
-    hand.fill("textbox", "edit.text", NOT_JSON)
-    hand.press("edit.save")
-    assert hand.status == 422
-    yield "new_not_json"
-    hand.fill("textbox", "edit.text", "{}")
-    hand.press("edit.save")
-    yield "new_made"
-    hand.press("kit.undo")
-
-
 def set_aside(hand: Hand, place: Place) -> Stops:
     """Bring a file back that was set aside."""
     hand.follow("kit.nav_set_aside")
@@ -465,7 +444,6 @@ TOUR: Final[tuple[Stage, ...]] = (
     document,
     restore,
     edit,
-    new,
     set_aside,
     copies,
     jobs,
