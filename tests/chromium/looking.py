@@ -37,7 +37,7 @@ STILL_ENGLISH: Final = (
     r"broken\.json: cut off: .*",
     r"Next: Correct .*broken\.json: .*",
     r"Otherwise: Bring it back with .*",
-    r"seline prune f.*old_plan\.json is deleted: .*",
+    r"old_plan\.json is deleted: .*",
     r"Bring it back with .* --only NAME.*|Mount it, then run .*|If (it|this|both) .*",
     r"(nas|usb|lab): .*|it lacks .*|not in it.*|the (last|export|mirror) .*|This volume's copy .*",
     r"Nothing was copied .*|a restore takes .*",
