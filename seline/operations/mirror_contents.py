@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Final
+from typing import Final, TypeAlias
 
 from seline.domain import mirror
 from seline.domain.backup import Backup
@@ -27,6 +27,7 @@ UPLOADS_MAX: Final = 8
 BATCH_FILES_MAX: Final = 32
 BATCH_BYTES_MAX: Final = 2 << 20
 """A larger content is read, sealed and uploaded alone."""
+_Sealed: TypeAlias = tuple[StoredObject, bytes]
 
 
 @dataclass(slots=True)
@@ -109,30 +110,37 @@ class Copying:
 
     async def _copied(self, names: list[str], uploads: asyncio.TaskGroup) -> AsyncIterator[_Read]:
         """Yield each document once its contents are stored, or are being uploaded."""
-        async for batch in self._batches(names, uploads):
-            await self._put([content for read in batch for content in read.contents], uploads)
+        async for batch, sealed in self._batches(names, uploads):
+            await self._upload_each(sealed, uploads)
             for read in batch:
-                read.contents.clear()
                 await self._copy_left_backups(read, uploads)
                 if read.is_lacking:
                     self.lacking.append(read.name)
                 yield read
 
     async def _batches(
-        self, names: list[str], reading: asyncio.TaskGroup
-    ) -> AsyncIterator[list[_Read]]:
-        """Yield the documents in batches; while one is stored, the next is read."""
+        self, names: list[str], preparing: asyncio.TaskGroup
+    ) -> AsyncIterator[tuple[list[_Read], list[_Sealed]]]:
+        """Yield the documents in batches; while one is uploaded, the next is read and sealed."""
         opened = await self._store.open()
-        batch: list[_Read] = []
+        batch, sealed = list[_Read](), list[_Sealed]()
         while names:
-            read = self._store.listing(partial(self._read, opened, names[:BATCH_FILES_MAX]))
-            following = reading.create_task(read)
+            following = preparing.create_task(self._prepared(opened, names[:BATCH_FILES_MAX]))
             if batch:
-                yield batch
-            batch = await following
+                yield batch, sealed
+            batch, sealed = await following
             del names[: len(batch)]
         if batch:
-            yield batch
+            yield batch, sealed
+
+    async def _prepared(
+        self, opened: DocumentStore, names: Sequence[str]
+    ) -> tuple[list[_Read], list[_Sealed]]:
+        batch = await self._store.listing(partial(self._read, opened, names))
+        sealed = await self._sealed([content for read in batch for content in read.contents])
+        for read in batch:
+            read.contents.clear()
+        return batch, sealed
 
     # reading; blocks
 
@@ -204,20 +212,24 @@ class Copying:
                     content = await backup_content(self._store, DocumentKey(BOT, read.name), name)
                 except BackupNotFound:
                     continue  # it was rotated in the meantime, or is broken, which is reported
-                await self._put([content], uploads)
+                await self._upload_each(await self._sealed([content]), uploads)
                 read.backups[name] = entry_of(name, content)
 
-    async def _put(self, contents: Iterable[Content], uploads: asyncio.TaskGroup) -> None:
-        """Begin to store the contents that are neither there nor coming; wait for slots."""
+    async def _sealed(self, contents: Iterable[Content]) -> list[_Sealed]:
+        """Seal the contents that are neither there nor coming."""
         keyed = {self._key(content.revision): content.data for content in contents}
         new = {
             key: keyed[key] for key in keyed if key not in self._stored and key not in self._coming
         }
-        for entry, stored in await self._at.sealed(new):
+        self._coming.update(new)
+        return await self._at.sealed(new)
+
+    async def _upload_each(self, sealed: Iterable[_Sealed], uploads: asyncio.TaskGroup) -> None:
+        """Begin to upload; wait for slots."""
+        for entry, stored in sealed:
             slots = UPLOADS_MAX if entry.size_bytes > BATCH_BYTES_MAX else 1
             for _ in range(slots):
                 await self._slots.acquire()
-            self._coming.add(entry.key)
             uploads.create_task(self._upload(entry, stored, slots))
 
     async def _upload(self, entry: StoredObject, stored: bytes, slots: int) -> None:

@@ -172,7 +172,7 @@ async def test_an_export_in_a_bucket_is_whole_until_an_object_is_altered(
             "a.json"
         ]
 
-        alter_pack(swift_folder, await folders.get(export, "pack-0001.tar.zst"))
+        alter_pack(swift_folder, await folders.get(export, "pack-0001.tar.zst", 1 << 20))
         with pytest.raises(SelineError) as failed:
             await read_back(folders, export)
         assert "pack-0001" in failed.value.message
