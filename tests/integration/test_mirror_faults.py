@@ -163,7 +163,7 @@ async def test_backups_that_a_restore_adds_are_copied(
     other = Bot(tmp_path / "other", Counted(other_place))
     await other.data.save_json("a.json", {"n": 2})
     await other.mirrored()
-    report, _ = await other.operations.restore(copy)
+    report = await other.operations.restore(copy)
     assert report.backups == 2
     await other.mirrored()
     assert len(named(other_place)) == 3
