@@ -162,6 +162,7 @@ async def test_a_small_import_needs_no_temporary_file(
     assert (await client.call("POST", "/import", an_export()))[0] == 200
 
 
+@pytest.mark.prove
 def test_the_memory_of_an_import_does_not_depend_on_its_size(tmp_path: Path) -> None:
     line = line_at(tmp_path, SELINE_ADMIN_TOKEN=ADMIN)
     export = a_large_export(tmp_path / "export.json", "x")
