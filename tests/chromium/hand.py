@@ -246,7 +246,7 @@ def without_changing_parts(text: str) -> str:
     changing: Iterable[tuple[str, str]] = (
         (r"\d{8}_\d{6}(_\d+)?", "STAMP"),
         (r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d)?Z?", "TIME"),
-        (r"sel_\w+", "SECRET"),
+        (r"sel_[\w-]+", "SECRET"),
         (r"\b[0-9a-f]{8,}\b", "ID"),
         (r"127\.0\.0\.1:\d+", "ADDRESS"),
         (r"\d+([.,]\d+)?", "N"),

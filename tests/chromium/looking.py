@@ -55,6 +55,7 @@ STILL_MIXED: Final = re.compile(
 LONG_WORDS: Final = 3
 """A text with as many words is looked for inside of others, too."""
 _ENGLISH_WORD: Final = re.compile(r"\b(the|is|are|was|were|of|and|with|not|by|this|it|its)\b")
+_PATH: Final = re.compile(r"/\S+")
 _FIELD: Final = re.compile(r"\{\w+\}")
 MARKED_ENGLISH: Final = """() => [...document.querySelectorAll("main [lang=en]")]
     .map((element) => element.textContent.replace(/\\s+/g, " ").trim()).filter((text) => text)"""
@@ -124,13 +125,14 @@ def look(page: Any, name: str, folder: Path) -> list[str]:
 
 def english_left(page: Any, found: set[str]) -> Iterator[str]:
     """Yield each English text of a French page; `found` gets the rows of STILL_ENGLISH."""
-    for text in page.evaluate(MARKED_ENGLISH):
+    is_reference = page.url.endswith("/reference")  # of the API, which is described in English
+    for text in [] if is_reference else page.evaluate(MARKED_ENGLISH):
         rows = {row for row in STILL_ENGLISH if re.fullmatch(row, text)}
         found |= rows
         if not rows:
             yield f"{text!r} is English"
     for text in page.evaluate(TEXTS):
-        if _ENGLISH_WORD.search(text) and not STILL_MIXED.fullmatch(text):
+        if _ENGLISH_WORD.search(_PATH.sub("", text)) and not STILL_MIXED.fullmatch(text):
             yield f"{text!r} has an English word"
         for pattern in _english():
             if pattern.search(text):

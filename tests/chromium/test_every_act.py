@@ -29,7 +29,7 @@ def test_every_act_ends_the_same_without_scripts(tmp_path: Path, open_page: Open
     """Compare the pages of a tour with scripts and of one without, and the documents after each."""
     ends, documents = [], []
     for has_scripts in (True, False):
-        with lived_in(tmp_path / f"scripts_{has_scripts}") as place:
+        with lived_in(tmp_path / f"run{int(has_scripts)}") as place:
             hand = hand_of(Hand, open_page(java_script_enabled=has_scripts), place)
             ends.append(ends_of(hand, place))
             assert not missed(hand)
