@@ -35,6 +35,10 @@ def tar(context, value):
 """
 
 
+NOT_CHECKED = "use_after_free"
+"""A preview deletes nothing, and a deleted document keeps its backups, which can be compared."""
+
+
 @pytest.mark.prove
 async def test_the_server_answers_as_its_description_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -57,7 +61,8 @@ async def test_the_server_answers_as_its_description_says(
             "nice", "-n", "19", python, "-m", "schemathesis.cli", "run",
             server.address + PREFIX + "/openapi.json",
             "--header", f"Authorization: Bearer {ADMIN}",
-            "--checks", "all", "--max-examples", "25", "--seed", "1", "--continue-on-failure",
+            "--checks", "all", "--exclude-checks", NOT_CHECKED,
+            "--max-examples", "25", "--seed", "1", "--continue-on-failure",
             cwd=tmp_path, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
         )  # fmt: skip
         report, _ = await checking.communicate()
