@@ -1,4 +1,4 @@
-"""A new document: its name and its text. Whatever fails, both come back, with the reason."""
+"""A new document: its name and its text. If it cannot be saved, both return with the reason."""
 
 from http import HTTPStatus
 from typing import Final

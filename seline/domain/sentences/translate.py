@@ -32,7 +32,7 @@ _SEPARATORS: Final = tuple(
     (re.compile(f"`[^`]*`|({between})"), joint)
     for between, joint in ((r"\n", "\n"), (r"(?<=[.!?]) (?=[A-Z`])", " "), ("; ", " ; "))
 )
-"""Where a text that has no row of its own is divided, outside of commands; and the new joint."""
+"""Where a text without a row is divided, outside of commands; and the new joint."""
 _VALUES: Final[Mapping[str, str]] = {
     "": r"(?:(?![.!?] [A-Z`])[^\n])+?",
     "number": r"\d[\d,]*(?:\.\d+)?",
