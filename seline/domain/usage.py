@@ -39,8 +39,11 @@ class Usage:
 
     @property
     def usage_ratio(self) -> float:
-        """The larger of the disk's ratio, used / (used + available) as in `df`, and the limit's."""
-        return max(self._of_disk, self._of_limit)
+        """The larger of the disk's ratio, used / (used + available) as in `df`, and the limit's.
+
+        A disk shared with other programs counts once it has less room than the limit leaves.
+        """
+        return max(self._of_disk if self._disk_decides else 0.0, self._of_limit)
 
     @property
     def refusal_ratio(self) -> float:
@@ -107,6 +110,12 @@ class Usage:
             documents_bytes=self.documents_bytes + bytes_more,
             files_bytes=self._own_bytes + bytes_more,
         )
+
+    @property
+    def _disk_decides(self) -> bool:
+        if self.own_mount or not self.limit_bytes:
+            return True
+        return self.available_bytes < self.limit_bytes - self._own_bytes
 
     @property
     def _of_disk(self) -> float:

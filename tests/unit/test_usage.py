@@ -1,5 +1,6 @@
 """The usage ratio, its levels, and which writes still fit (V9)."""
 
+from dataclasses import replace
 from typing import Any, get_args
 
 import pytest
@@ -111,6 +112,15 @@ def test_a_shared_disk_counts_with_its_free_share_and_is_critical_without_room(
     assert shared.usage_ratio == pytest.approx(used_mb / 500)
     assert level_of(shared.level_ratio) == level
     assert room_for(1000, shared) == ("refuse" if level == "critical" else "free")
+
+
+def test_a_shared_disk_with_more_room_than_the_limit_leaves_does_not_warn() -> None:
+    """92 % of a large disk may be used for years: 40 MB free are more than 30 MB, the limit."""
+    shared = filled(460, own_mount=False, limit_bytes=30 * MB, documents_bytes=3 * MB)
+
+    assert shared.usage_ratio == pytest.approx(0.1)
+    assert level_of(shared.level_ratio) == "ok"
+    assert level_of(replace(shared, limit_bytes=50 * MB).level_ratio) == "high"
 
 
 def test_on_a_shared_disk_only_our_files_count_against_the_limit() -> None:
