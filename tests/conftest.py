@@ -23,6 +23,7 @@ from seline.server import Serving, serving
 from tests.clocks import FakeClock
 from tests.command_line import SETTLES_SOON
 from tests.http_client import settings_for
+from tests.installing import installing
 
 os.environ["SELINE_STRICT"] = "1"
 os.environ.update(SETTLES_SOON)
@@ -103,6 +104,7 @@ async def server(tmp_path: Path) -> AsyncIterator[Serving]:
 @pytest.fixture(scope="session")
 def installed() -> None:
     """Install the program age, as root on Debian, unless it is there."""
-    if shutil.which("age") is None:
-        command = ["apt-get", "install", "-qq", "-y", "--no-install-recommends", "age"]
-        subprocess.run(command, check=True, capture_output=True, timeout=100)
+    with installing():
+        if shutil.which("age") is None:
+            command = ["apt-get", "install", "-qq", "-y", "--no-install-recommends", "age"]
+            subprocess.run(command, check=True, capture_output=True, timeout=100)

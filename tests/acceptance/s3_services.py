@@ -13,7 +13,8 @@ from tempfile import TemporaryFile
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.installing import installing
+
 SWIFT = ("swift==2.38.3", "keystonemiddleware==13.0.1")
 MOTO = ("moto[s3]==5.2.5", "flask==3.1.3", "flask-cors==6.0.5")
 MOTO_SERVER = """
@@ -30,14 +31,15 @@ END_S = 20
 
 def python_with(*requirements: str) -> str:
     """Return the interpreter of an environment with these packages; skip without them."""
-    folder = ROOT / ".prove" / requirements[0].replace("==", "-")
-    python = folder / "bin" / "python"
-    if not (folder / "complete").exists():
-        subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
-        install = [python, "-m", "pip", "install", "--quiet", *requirements]
-        if subprocess.run(install, check=False).returncode != 0:
-            pytest.skip(f"pip cannot install {requirements[0]}")
-        (folder / "complete").touch()
+    with installing() as installed:
+        folder = installed / requirements[0].replace("==", "-")
+        python = folder / "bin" / "python"
+        if not (folder / "complete").exists():
+            subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
+            install = [python, "-m", "pip", "install", "--quiet", *requirements]
+            if subprocess.run(install, check=False).returncode != 0:
+                pytest.skip(f"pip cannot install {requirements[0]}")
+            (folder / "complete").touch()
     return str(python)
 
 

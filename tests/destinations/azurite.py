@@ -23,7 +23,7 @@ import pytest
 from yarl import URL
 
 from tests.destinations.real_server import RealServer, free_port, program
-from tests.docs.blocks import ROOT
+from tests.installing import installing
 
 VERSION: Final = "3.35.0"
 ACCOUNT: Final = "devstoreaccount1"
@@ -85,11 +85,12 @@ def sas_token(rights: str, *, key: str = KEY, hours: float = 1) -> str:
 
 def _installed() -> str:
     """Return Azurite's program; skip where npm cannot install it."""
-    folder = ROOT / ".prove" / f"azurite-{VERSION}"
-    script = folder / "node_modules" / "azurite" / "dist" / "src" / "blob" / "main.js"
-    if not script.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        npm = [program("npm"), "install", "--silent", "--no-audit", "--no-fund", "--prefix"]
-        if subprocess.run([*npm, folder, f"azurite@{VERSION}"], check=False).returncode != 0:
-            pytest.skip(f"npm cannot install azurite {VERSION}")
+    with installing() as installed:
+        folder = installed / f"azurite-{VERSION}"
+        script = folder / "node_modules" / "azurite" / "dist" / "src" / "blob" / "main.js"
+        if not script.exists():
+            folder.mkdir(exist_ok=True)
+            npm = [program("npm"), "install", "--silent", "--no-audit", "--no-fund", "--prefix"]
+            if subprocess.run([*npm, folder, f"azurite@{VERSION}"], check=False).returncode != 0:
+                pytest.skip(f"npm cannot install azurite {VERSION}")
     return str(script)
