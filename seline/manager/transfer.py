@@ -8,6 +8,7 @@ from typing import Final
 
 import msgspec
 
+from seline import collector
 from seline.clock import instant_text
 from seline.domain.document import BOT, Content, DocumentInfo, DocumentKey, Json
 from seline.domain.json_codec import decode
@@ -88,6 +89,7 @@ def imported_content(name: str, value: Json, limits: Storage) -> Content:
         ) from error
 
 
+@collector.without_full_ones
 async def import_contents(
     store: ManagedStore, contents: Mapping[str, Content], *, replace: bool, dry_run: bool
 ) -> ImportReport:

@@ -19,6 +19,7 @@ from typing import Final, TypeAlias, TypeVar
 
 import msgspec
 
+from seline import collector
 from seline.domain.copy import Copy
 from seline.domain.document import BOT, SELINE, Content, DocumentKey, Revision
 from seline.domain.json_codec import NotJson, decode_strict
@@ -61,6 +62,7 @@ def ignore(_done: int, _of_all: int, _size_bytes: int) -> None:
 # onto a store in use
 
 
+@collector.without_full_ones
 async def restore_copy(
     store: ManagedStore,
     copy: Copy,

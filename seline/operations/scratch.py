@@ -18,6 +18,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Final, TypeAlias, TypeVar
 
+from seline import collector
 from seline.domain.copy import Copy
 from seline.domain.document import BOT, Content, DocumentKey, Revision
 from seline.domain.manifest import PackedDocument
@@ -49,6 +50,7 @@ class Scratch:
         self._open_volume = open_volume
         self._turn = asyncio.Lock()
 
+    @collector.without_full_ones
     async def try_restore(self, copy: Copy) -> str:
         """Restore a copy and compare it; return why that was not tried, else an empty text.
 
