@@ -6,8 +6,8 @@ that may change something is a line in the audit log.
 
 import ipaddress
 import logging
+import random
 import re
-import secrets
 import time
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
@@ -19,7 +19,7 @@ from aiohttp import web
 from seline.access.tokens import Scope
 from seline.errors import Forbidden, InvalidRequest, RouteNotFound
 from seline.http import PREFIX
-from seline.http.context import context, is_control
+from seline.http.context import app_value, context, is_control
 from seline.http.metrics import REQUESTS, method_label
 from seline.http.polling import unless_known
 from seline.http.requests import check_coding, check_conditions, check_query
@@ -75,7 +75,7 @@ async def access(request: web.Request, handler: _Handler) -> web.StreamResponse:
 async def traced(request: web.Request, handler: _Handler) -> web.StreamResponse:
     """Log each request; all of its log lines have the caller's request id, else a new one."""
     given = request.headers.get("X-Request-Id", "")
-    request_id = given if _PLAIN_ID.fullmatch(given) else secrets.token_hex(8)
+    request_id = given if _PLAIN_ID.fullmatch(given) else f"{random.getrandbits(64):016x}"
     resource = request.match_info.route.resource
     path = "unknown" if resource is None else resource.canonical
     started_s = time.monotonic()
@@ -83,7 +83,7 @@ async def traced(request: web.Request, handler: _Handler) -> web.StreamResponse:
         response = await handler(request)
         if not response.prepared:
             response.headers["X-Request-Id"] = request_id
-        request.config_dict[REQUESTS][path, method_label(request), response.status] += 1
+        app_value(request, REQUESTS)[path, method_label(request), response.status] += 1
         took_ms = round((time.monotonic() - started_s) * 1000, 1)
         logger = _refusals if response.status == HTTPStatus.TOO_MANY_REQUESTS else _log
         logger.log(
@@ -98,9 +98,13 @@ async def traced(request: web.Request, handler: _Handler) -> web.StreamResponse:
 
 
 def _is_quiet(request: web.Request, path: str, response: web.StreamResponse) -> bool:
-    """Whether it was a probe, a command on this machine, or for an address that is not served."""
+    """Whether it was a read, a probe, a command here, or for an address that is not served.
+
+    A read that succeeds says nothing that the metrics do not, and a line costs as much as the read.
+    """
+    is_read = request.method in _SAFE and response.status < HTTPStatus.BAD_REQUEST
     is_stray = path == "unknown" and response.status == HTTPStatus.NOT_FOUND
-    return path in _QUIET or is_stray or is_control(request)
+    return is_read or path in _QUIET or is_stray or is_control(request)
 
 
 def _is_open(request: web.Request, route: Route | None) -> bool:
@@ -125,7 +129,7 @@ def _route_of(request: web.Request) -> Route | None:
     if resource is None:
         return None
     method = "GET" if request.method == "HEAD" else request.method
-    return request.config_dict[ROUTE].get((method, resource.canonical))
+    return app_value(request, ROUTE).get((method, resource.canonical))
 
 
 def _authenticate(request: web.Request, route: Route | None) -> str:

@@ -1,8 +1,8 @@
 """What the handlers use: the documents, the operations, the tokens, the process."""
 
-import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 from aiohttp import web
 
@@ -36,12 +36,19 @@ class AppContext:
     about: Callable[[], Mapping[str, Json]]
 
 
+T = TypeVar("T")
 CONTEXT = web.AppKey("context", AppContext)
 
 
 def context(request: web.Request) -> AppContext:
     """Return the context of the request's app."""
-    return request.config_dict[CONTEXT]
+    return app_value(request, CONTEXT)
+
+
+def app_value(request: web.Request, key: web.AppKey[T]) -> T:
+    """Return what the request's app has under a key, or the app that it is a part of."""
+    found = request.app.get(key)
+    return request.config_dict[key] if found is None else found
 
 
 def data(request: web.Request) -> DataManager:
@@ -56,5 +63,5 @@ def operations(request: web.Request) -> Operations:
 
 def is_control(request: web.Request) -> bool:
     """Whether the request came through the control socket."""
-    connection = request.transport.get_extra_info("socket") if request.transport else None
-    return connection is not None and connection.family == socket.AF_UNIX
+    address = request.transport.get_extra_info("sockname") if request.transport else None
+    return isinstance(address, str)  # of a TCP socket it is a tuple

@@ -125,7 +125,9 @@ class DataManager:
         if content is None:
             raise not_found(name)
         store = await self.store.open()
-        _, updated_at = await self.store.reading(lambda: store.look(key))
+        updated_at = store.remembered_at(key, content)
+        if updated_at is None:
+            _, updated_at = await self.store.reading(lambda: store.look(key))
         return content, updated_at or self.store.clock.now()
 
     async def update_field(

@@ -223,6 +223,10 @@ class DocumentStore(Protocol):
         """
         ...
 
+    def remembered_at(self, key: DocumentKey, content: Content) -> datetime | None:
+        """Return the mtime of the file that `content` was read from, if memory has it; no disk."""
+        ...
+
     def look(self, key: DocumentKey) -> tuple[Judged, datetime | None]:
         """Read and judge the document; return the verdict and its mtime. Writes nothing."""
         ...

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tests.benchmarks import checking, copying, page, serving, storing
+from tests.benchmarks import checking, copying, page, requests, serving, storing
 from tests.benchmarks.place import can_be_limited, describe, place
 from tests.benchmarks.printing import ROUNDS
 
@@ -22,6 +22,7 @@ MEASURES: dict[str, Callable[[Path], None]] = {
     "start": serving.start,
     "idle": serving.idle,
     "home": page.home,
+    "gets": requests.gets,
     "mirror": copying.mirror,
     "restore": copying.restore,
     "pass": lambda here: asyncio.run(checking.speed(here)),

@@ -1,7 +1,8 @@
 """The mirror: its memory and speed at a bucket, a WebDAV server and a folder; and coming back.
 
-The servers are on loopback, in a process of their own. A bare upload of the same documents, as many
-at once as the mirror has, is measured in the same run.
+The servers are on loopback, in a separate process. A bare upload of the same documents, as many at
+once as the mirror has, is measured in the same run. moto is a real S3 service; the stand-in of this
+suite answers at once, or after 20 ms.
 """
 
 import asyncio
@@ -26,6 +27,7 @@ from seline.outbound.destinations.table import build_targets
 from seline.ports.destinations import ObjectStore
 from seline.ports.sealing import UNSEALED
 from seline.settings import load_settings
+from tests.acceptance.s3_services import moto
 from tests.benchmarks.printing import print_measure
 from tests.benchmarks.serving import memory_mb, serving
 from tests.destinations.webdav_server import PASSWORD, USER, webdav_server
@@ -38,6 +40,7 @@ LIMIT_S = 600.0
 ANSWER_S = 0.02
 """How long a bucket in the same region takes for an answer."""
 SLOW_S3 = "s3-after-20-ms"
+MOTO_S3 = "s3-moto"
 TOKEN = "a-token-of-the-benchmark"
 SPAWN = get_context("spawn")
 JOBS_OFF = {
@@ -49,7 +52,7 @@ def mirror(here: Path) -> None:
     """Measure the first run of the mirror, of 300 MB, to each kind of destination."""
     volume = here / "mirrored"
     _fill(volume, DOCUMENTS)
-    for kind in ("s3", SLOW_S3, "webdav", "file"):
+    for kind in (MOTO_S3, "s3", SLOW_S3, "webdav", "file"):
         copies = here / "copies"
         copies.mkdir()
         with _destination(kind, copies) as settings:
@@ -162,6 +165,11 @@ def _destination(kind: str, folder: Path) -> Generator[dict[str, object]]:
     if kind == "file":
         yield {**common, "url": f"file://{folder}/folder", "same_disk": True}
         return
+    keys = {"access_key_id": KEY_ID, "secret_access_key": SECRET}
+    if kind == MOTO_S3:
+        with moto() as (url, _):
+            yield {**common, "url": "s3://copies", "endpoint": url, **keys}
+        return
     ours, theirs = SPAWN.Pipe()
     server = SPAWN.Process(target=_serve, args=(kind, str(folder), theirs))
     server.start()
@@ -170,7 +178,6 @@ def _destination(kind: str, folder: Path) -> Generator[dict[str, object]]:
         if kind == "webdav":
             yield {**common, "url": f"{url}/", "user": USER, "password": PASSWORD}
         else:
-            keys = {"access_key_id": KEY_ID, "secret_access_key": SECRET}
             yield {**common, "url": f"s3://{BUCKET}", "endpoint": url, **keys}
     finally:
         ours.close()

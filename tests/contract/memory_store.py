@@ -65,6 +65,10 @@ class MemoryStore:
             return Verdict.MISSING
         return kept.content
 
+    def remembered_at(self, key: DocumentKey, content: Content) -> datetime | None:
+        kept = self._kept.get(key)
+        return kept.updated_at if kept is not None and kept.content is content else None
+
     def look(self, key: DocumentKey) -> tuple[Judged, datetime | None]:
         found = self._find(key)
         return found.judged, found.updated_at

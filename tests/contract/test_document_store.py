@@ -346,6 +346,18 @@ def test_another_name_than_a_backups_is_refused(
         store.add_backups([_added(key, EARLIER, 1), wrong]).result(10)
 
 
+def test_the_instant_of_a_remembered_content_is_that_of_its_file(
+    store: DocumentStore, key: DocumentKey
+) -> None:
+    put(store, key, {"n": 1})
+    before = store.peek(key)
+    assert isinstance(before, Content)
+    assert store.remembered_at(key, before) == store.look(key)[1]
+
+    put(store, key, {"n": 2})
+    assert store.remembered_at(key, before) is None
+
+
 def _added(key: DocumentKey, stem: str, number: int) -> AddedBackup:
     return AddedBackup(key=key, name=f"{stem}.json", content=content({"n": number}))
 
@@ -385,4 +397,4 @@ def test_a_closed_store_refuses_every_call(
 
 def test_every_method_of_the_port_is_tested_after_close() -> None:
     methods = {name for name in vars(DocumentStore) if not name.startswith("_")}
-    assert methods == {*CALLS, "medium", "watch", "close"}
+    assert methods == {*CALLS, "remembered_at", "medium", "watch", "close"}

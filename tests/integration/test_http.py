@@ -634,22 +634,29 @@ async def test_a_holder_names_one_time_since_which_it_holds_the_directory(
         ]
 
 
-async def test_a_command_is_logged_below_the_requests_over_the_network(
+async def test_a_command_and_a_read_are_logged_below_the_changes_over_the_network(
     server: Serving, client: Client, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG, "seline.http")
+    await client.call("POST", "/verify")
+    await _ask_on_control_socket(server.data_dir, "/verify", method="POST")
     await client.call("GET", "/health")
-    await _ask_on_control_socket(server.data_dir, "/health")
+    await client.call("GET", "/documents/none.json")
 
-    levels = [record.levelno for record in caplog.records if "/health 200" in record.message]
-    assert levels == [logging.INFO, logging.DEBUG]
+    levels = [(r.message.partition("admin")[2], r.levelno) for r in caplog.records]
+    assert levels == [
+        ("/verify 200", logging.INFO),
+        ("/verify 200", logging.DEBUG),
+        ("/health 200", logging.DEBUG),
+        ("/documents/none.json 404", logging.INFO),
+    ]
 
 
-async def _ask_on_control_socket(data: str, path: str) -> Any:
+async def _ask_on_control_socket(data: str, path: str, *, method: str = "GET") -> Any:
     connector = aiohttp.UnixConnector(path=control_socket_path(data))
     async with (
         aiohttp.ClientSession(connector=connector) as session,
-        session.get("http://seline" + PREFIX + path) as response,
+        session.request(method, "http://seline" + PREFIX + path) as response,
     ):
         return await response.json()
 

@@ -114,6 +114,7 @@ def test_each_log_line_is_json_with_a_request_id_and_no_secret(tmp_path: Path) -
         request = urllib.request.Request(
             f"{ready[1]}/api/v1/data-admin/documents/{NAME}",
             headers={"Authorization": f"Bearer {ADMIN}", "X-Request-Id": "id-of-the-test"},
+            method="DELETE",
         )
         with urllib.request.urlopen(request, timeout=5) as response:
             assert response.headers["X-Request-Id"] == "id-of-the-test"

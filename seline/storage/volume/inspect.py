@@ -93,6 +93,11 @@ class Inspector:
             return None
         return entry[1] if self._changed_aside(key) is None else None
 
+    def remembered_at(self, key: DocumentKey, content: Content) -> datetime | None:
+        """Return the mtime of the file that `content` was read from, None if it is not known."""
+        entry = self.cache.get(key)
+        return entry[0].updated_at if entry is not None and entry[1] is content else None
+
     def look(self, key: DocumentKey) -> Inspection:
         """Read and judge a document, and remember it if it is sound."""
         inspection = self._see(key, self.volume.documents, key.name, self._settled)

@@ -55,6 +55,9 @@ class VolumeStore:
             return found
         return None if isinstance(held, SelineError) else held or Verdict.MISSING
 
+    def remembered_at(self, key: DocumentKey, content: Content) -> datetime | None:
+        return self.current_documents.inspector.remembered_at(key, content)
+
     @while_open
     def look(self, key: DocumentKey) -> tuple[Judged, datetime | None]:
         inspection = self.current_documents.inspector.look(key)
