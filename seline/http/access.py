@@ -100,7 +100,7 @@ async def traced(request: web.Request, handler: _Handler) -> web.StreamResponse:
 def _is_quiet(request: web.Request, path: str, response: web.StreamResponse) -> bool:
     """Whether it was a read, a probe, a command here, or for an address that is not served.
 
-    A read that succeeds says nothing that the metrics do not, and a line costs as much as the read.
+    The metrics count reads, and a line costs as much processor time as the read.
     """
     is_read = request.method in _SAFE and response.status < HTTPStatus.BAD_REQUEST
     is_stray = path == "unknown" and response.status == HTTPStatus.NOT_FOUND
