@@ -68,7 +68,7 @@ async def test_a_destination_shows_its_state_and_is_copied_to_and_proven(at: At)
         assert "has run." in page.text, page.text
         page = await at.browser.get("/copies")
 
-    assert "Well nas is mirrored and takes exports" in page.text
+    assert "nas Well is mirrored and takes exports" in page.text
     assert re.search(r"Newest copy: just now .* Last whole export: just now", page.text)
     assert re.search(r"Proven restorable: just now .* \(by the service\)", page.text)
 

@@ -48,7 +48,7 @@ async def test_home_shows_how_the_volume_filled_and_when_it_is_full(filling: Pat
         report = await server.operations.usage.measure()
         page = await browser.get("/")
         sizes = [len(page.html.encode())]
-        for path in re.findall(r'(?:src|href)="(/static/[^"]+)"', page.html):
+        for path in set(re.findall(r'(?:src|href)="(/static/[^"]+)"', page.html)):
             async with session.get(server.address + path) as response:
                 assert response.status == 200, path
                 sizes.append(int(response.headers["Content-Length"]))

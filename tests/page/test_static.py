@@ -26,7 +26,7 @@ def test_vendored_files_are_as_their_projects_published_them() -> None:
 
 
 async def test_a_first_visit_loads_little(owner: Browser) -> None:
-    linked = re.findall(r'(?:src|href)="(/static/[^"]+)"', owner.page.html)
+    linked = set(re.findall(r'(?:src|href)="(/static/[^"]+)"', owner.page.html))
     sizes = [len(owner.page.html.encode())]
     for path in linked:
         async with owner.session.get(owner.address + path) as response:

@@ -1,14 +1,21 @@
 "use strict";
-// Adds the reader's local time beside UTC. Nothing else needs a script.
+// Shows the reader's local time, with UTC beside it. Nothing else needs a script.
+const language = document.documentElement.lang;
+const now = new Date();
 for (const time of document.querySelectorAll("time[datetime]")) {
+  const shown = time.querySelector("small");
   const moment = new Date(time.dateTime);
-  if (!Number.isNaN(moment.valueOf()) && moment.getTimezoneOffset() !== 0) {
-    const local = moment.toLocaleString(document.documentElement.lang, {
-      dateStyle: "medium",
-      timeStyle: "short",
+  const offset = moment.getTimezoneOffset();
+  if (shown && offset) {
+    const local = moment.toLocaleString(language, {
+      day: "numeric",
+      month: "short",
+      year: moment.getFullYear() === now.getFullYear() ? undefined : "numeric",
+      hour: "numeric",
+      minute: "2-digit",
     });
-    const shown = document.createElement("small");
-    shown.textContent = `${local} · `;
-    time.insertBefore(shown, time.querySelector("small"));
+    const isSameDay = moment.getDate() === moment.getUTCDate();
+    const utc = isSameDay ? shown.textContent.split(" ").slice(1).join(" ") : shown.textContent;
+    shown.textContent = `${local} (${utc})`;
   }
 }
