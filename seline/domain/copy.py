@@ -1,9 +1,10 @@
 """A copy of a whole volume at one instant, wherever it is kept."""
 
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from itertools import takewhile
+from typing import Any, Final
 
 from seline.domain.backup import parse_backup_name
 from seline.domain.document import Revision, is_document_name
@@ -11,6 +12,11 @@ from seline.domain.manifest import PackedDocument
 from seline.domain.pins import Pin
 from seline.domain.plural import counted, shortened
 from seline.errors import ExportDamaged
+
+MIRROR: Final = "mirror"
+EXPORT: Final = "export"
+STILL_COPYING: Final = "still copying"
+"""What a run of the mirror says of a copy that goes on in the process after it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,8 +46,9 @@ class Copy:
 class CopyInfo:
     """A copy as it is listed.
 
-    `kind` is `mirror` or `export`. `documents` and `size_bytes` are None where only a key shows
-    them. `doubt` is why a restore does not take it by itself, empty if it does. `lacking` are the
+    `kind` is `mirror` or `export`. Of two copies of a volume at one destination the later one has
+    the higher `sequence`. `documents` and `size_bytes` are None where only a key shows them.
+    `doubt` is why a restore does not take it by itself, empty if it does. `lacking` are the
     documents that could not be read for it; where a copy is encrypted it has a key for each.
     """
 
@@ -49,12 +56,34 @@ class CopyInfo:
     kind: str
     volume: str
     taken_at: datetime
+    sequence: int = 0
     documents: int | None = None
     size_bytes: int | None = None
     doubt: str = ""
     lacking: tuple[str, ...] = ()
     proven_at: datetime | None = None
     proven_by: str = ""
+
+
+def last_first(copies: Iterable[CopyInfo]) -> list[CopyInfo]:
+    """Return the copies in the order in which they were made, under any clock, the last first."""
+    return sorted(copies, key=lambda info: (info.sequence, *age_order(info)), reverse=True)
+
+
+def age_order(info: CopyInfo) -> tuple[datetime, bool, str]:
+    """Return the key that sorts copies; of one second, that of the mirror has more."""
+    return info.taken_at, info.kind == MIRROR, info.name
+
+
+def doubted_since(copies: Iterable[CopyInfo]) -> dict[str, datetime]:
+    """Return, by volume, since when the last copies of its mirror are in doubt."""
+    heads = [info for info in copies if info.kind == MIRROR]
+    since: dict[str, datetime] = {}
+    for volume in {info.volume for info in heads}:
+        own = last_first(info for info in heads if info.volume == volume)
+        in_doubt = [info.taken_at for info in takewhile(lambda info: info.doubt, own)]
+        since |= {volume: min(in_doubt)} if in_doubt else {}
+    return since
 
 
 def lacking_text(lacking: Sequence[str], older: Sequence[str] = ()) -> str:

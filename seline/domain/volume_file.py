@@ -15,7 +15,7 @@ class PendingRestore(Stored, frozen=True):
 
 
 class VolumeFile(Stored, frozen=True, kw_only=True):
-    """The volume's id, and how many exports it has begun.
+    """The volume's id, and the number of the last export that it has begun.
 
     The id is made before the first document is written, and travels with a restored copy.
     `restoring` names the copy that is being restored onto the volume, empty if none is. Each
@@ -48,6 +48,6 @@ class VolumeFile(Stored, frozen=True, kw_only=True):
         volume = copy.volume or new_id
         return VolumeFile(id=volume, exports=exports, restoring=copy.name, life=new_id)
 
-    def numbered(self, new_id: str) -> "VolumeFile":
-        """Return the value once another export has begun."""
-        return replace(self.identified(new_id), exports=self.exports + 1)
+    def numbered(self, new_id: str, at_least: int = 0) -> "VolumeFile":
+        """Return the value once another export has begun; its number is higher than `at_least`."""
+        return replace(self.identified(new_id), exports=max(self.exports, at_least) + 1)

@@ -2,17 +2,24 @@
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
-from heapq import merge
 from typing import Final
 
 from seline.clock import parse_instant
-from seline.domain import mirror
-from seline.domain.copy import Copy, CopyInfo, check_names
+from seline.domain.copy import (
+    EXPORT,
+    MIRROR,
+    Copy,
+    CopyInfo,
+    age_order,
+    check_names,
+    doubted_since,
+    last_first,
+)
 from seline.domain.document import Content, Revision
 from seline.domain.manifest import (
     LIST_NAME,
@@ -39,8 +46,7 @@ from seline.ports.destinations import ObjectMissing, ObjectStore
 from seline.ports.sealing import UNSEALED, Sealer
 from seline.spool import Spool
 
-MIRROR: Final = "mirror"
-EXPORT: Final = "export"
+_IN_DOUBT: Final = "the mirror was in doubt then"
 
 
 class Copies:
@@ -57,11 +63,21 @@ class Copies:
         self._takes_plain = not sealer.suffix if takes_plain is None else takes_plain
         self._sealer = sealer
         self._exports = ExportFolders(destination)
+        self.doubted_since: dict[str, datetime] = {}
+        """By volume, since when its mirror is in doubt; with `listed`."""
 
     async def listed(self, volume: str = "") -> list[CopyInfo]:
-        """Return the copies of every volume, or of one, the newest first; nothing is decrypted."""
-        found = [*await self._heads(volume), *await self._whole_exports()]
-        return sorted(found, key=age_order, reverse=True)
+        """Return the copies of every volume, or of one, the newest first; nothing is decrypted.
+
+        An export that was made while the mirror was in doubt has what is in doubt.
+        """
+        heads = await self._heads(volume)
+        self.doubted_since = doubted_since(heads)
+        exports = [
+            replace(info, doubt=_IN_DOUBT) if is_as_doubtful(info, self.doubted_since) else info
+            for info in await self._whole_exports()
+        ]
+        return sorted([*heads, *exports], key=age_order, reverse=True)
 
     async def find(self, *, at: datetime | None = None, volume: str = "") -> Copy:
         """Open the copy that a restore takes: the last one, or the last one until `at`.
@@ -96,7 +112,7 @@ class Copies:
         usable = [info for info in listed if (info.taken_at <= at if at else not info.doubt)]
         if claim and not (usable or at):
             raise self._undecided(f"keeps the copy of the volume {volume}, and has no whole one")
-        return _last_first(usable)
+        return last_first(usable)
 
     async def open(self, info: CopyInfo) -> Copy:
         """Open one copy. Raises ExportDamaged, KeyMissing."""
@@ -180,6 +196,7 @@ class Copies:
                         kind=EXPORT,
                         volume=manifest.volume,
                         taken_at=taken_at or parse_instant(manifest.taken_at),
+                        sequence=manifest.sequence,
                         documents=None if documents is None else len(documents),
                         size_bytes=None
                         if documents is None
@@ -307,17 +324,10 @@ async def _contents(
     return contents
 
 
-def _last_first(copies: Sequence[CopyInfo]) -> list[CopyInfo]:
-    """Return the copies in the order in which they were made, the last first: heads by number."""
-    heads = {info.name: info for info in copies if info.kind == MIRROR}
-    exports = [info for info in copies if info.kind != MIRROR]
-    in_order = [heads[name] for name in mirror.newest_first(heads)]
-    return list(merge(in_order, exports, key=age_order, reverse=True))
-
-
-def age_order(info: CopyInfo) -> tuple[datetime, bool, str]:
-    """Return the key that sorts copies; of one second, that of the mirror has more."""
-    return info.taken_at, info.kind == MIRROR, info.name
+def is_as_doubtful(info: CopyInfo, since: Mapping[str, datetime]) -> bool:
+    """Whether a copy is an export that was made while the mirror of its volume was in doubt."""
+    doubted_at = since.get(info.volume)
+    return info.kind == EXPORT and doubted_at is not None and info.taken_at >= doubted_at
 
 
 async def _head_info(at: MirrorStore, name: str, proofs: Collection[str]) -> CopyInfo | None:
@@ -336,6 +346,7 @@ async def _head_info(at: MirrorStore, name: str, proofs: Collection[str]) -> Cop
         kind=MIRROR,
         volume=head.volume,
         taken_at=parse_instant(head.taken_at),
+        sequence=head.sequence,
         documents=head.documents,
         size_bytes=head.size_bytes,
         doubt=head.doubt,

@@ -133,6 +133,11 @@ class Destinations:
         """When a destination was last seen to have a whole export of everything."""
         return self._file.value.verified_at
 
+    @property
+    def sequence(self) -> int:
+        """The highest number of a copy of the mirror, at any destination."""
+        return max((known.sequence for known in self._file.value.destinations.values()), default=0)
+
     def record(self, name: str) -> DestinationRecord:
         """Return what is known of the destination of this name."""
         return self._file.value.destinations.get(name, DestinationRecord())

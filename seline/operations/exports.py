@@ -251,7 +251,9 @@ class Exporter:
         `sealer` encrypts the files. `made` is called with the manifest that names the documents.
         """
         new_id = self._store.new_id
-        volume: VolumeFile = await keep(self._volume, lambda known: known.numbered(new_id))
+        at_least = self.destinations.sequence
+        number = partial(VolumeFile.numbered, new_id=new_id, at_least=at_least)
+        volume: VolumeFile = await keep(self._volume, number)
         async with snapshot_of(self._store) as snapshot:
             export = export_name(snapshot.taken_at, volume.id)
             making = _Making(self._store, snapshot, self._version, volume, sealer)

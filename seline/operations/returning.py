@@ -12,12 +12,14 @@ import logging
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 from heapq import merge
+from itertools import accumulate
 from typing import Final, NamedTuple, TypeAlias
 
 from msgspec.structs import replace
 
-from seline.domain.copy import Copy, CopyInfo
+from seline.domain.copy import MIRROR, Copy, CopyInfo
 from seline.domain.plural import counted
 from seline.domain.readable_export import ImportReport
 from seline.domain.volume_file import PendingRestore
@@ -32,7 +34,7 @@ from seline.errors import (
     UnsupportedFormat,
 )
 from seline.manager.managed_store import ManagedStore
-from seline.operations.copies import MIRROR, Copies, age_order
+from seline.operations.copies import Copies, is_as_doubtful
 from seline.operations.restore import fill_or_leave_empty
 from seline.ports.destinations import ObjectForbidden, ObjectMissing, Target
 from seline.ports.sealing import Sealer
@@ -60,11 +62,16 @@ class Returned:
 
 
 class _Candidate(NamedTuple):
-    """A copy that may be taken; `is_fresh`: no copy of its mirror is newer."""
+    """A copy that may be taken; `is_fresh`: no copy of its mirror is newer.
+
+    `age_order` is the instant when it was made at the latest, which sorts copies of several
+    destinations: a later copy there may show that the clock was ahead.
+    """
 
     info: CopyInfo
     copies: Copies
     is_fresh: bool
+    age_order: tuple[datetime, bool]
 
     @property
     def text(self) -> str:
@@ -151,7 +158,7 @@ class _Search:
             if there:
                 volume = there[0].info.volume
                 found.append(there)
-        for candidate in merge(*found, key=lambda other: age_order(other.info), reverse=True):
+        for candidate in merge(*found, key=lambda other: other.age_order, reverse=True):
             if self._may_be_taken(candidate):
                 yield candidate
 
@@ -168,9 +175,16 @@ class _Search:
             return []
         kinds = [info.kind for info in infos]
         fresh = kinds.index(MIRROR) + 1 if MIRROR in kinds else 0
-        return [_Candidate(info, copies, number < fresh) for number, info in enumerate(infos)]
+        ages = accumulate((info.taken_at for info in infos), min)
+        return [
+            _Candidate(info, copies, number < fresh, (age, info.kind == MIRROR))
+            for number, (info, age) in enumerate(zip(infos, ages, strict=True))
+        ]
 
     def _may_be_taken(self, candidate: _Candidate) -> bool:
+        if any(is_as_doubtful(candidate.info, at.doubted_since) for at in self._destinations):
+            self._note(f"{candidate.text} is passed over: the mirror was in doubt then")
+            return False
         if candidate.name in self._failed | {*self.found.forbidden}:
             return False
         if self._failed and not candidate.is_fresh:

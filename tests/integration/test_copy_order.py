@@ -1,0 +1,119 @@
+"""Test which copy a restore takes where a destination has a mirror and exports."""
+
+from collections.abc import AsyncIterator, Sequence
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from seline.domain.copy import EXPORT, MIRROR
+from seline.errors import ExportFailed
+from seline.operations.copies import Copies
+from seline.operations.returning import come_back
+from seline.outbound.destinations.folder import Folder
+from seline.ports.destinations import Mode, Target
+from seline.ports.sealing import UNSEALED
+from tests.mirrored_bot import Bot
+from tests.stores import managed, open_store
+
+YEAR_S = 365 * 86400.0
+
+
+def target(place: Path, name: str, mode: Mode) -> Target:
+    (place / name).mkdir(exist_ok=True)
+    return Target(Folder(name, str(place / name)), 3, same_disk=True, mode=mode)
+
+
+@pytest.fixture
+async def bot(tmp_path: Path) -> AsyncIterator[Bot]:
+    both = target(tmp_path, "bucket", "both")
+    bot = Bot(tmp_path, both.destination, target=both)
+    yield bot
+    await bot.store.close()
+
+
+async def emptied(bot: Bot) -> None:
+    """Mirror a volume, delete most of its documents, and mirror that in doubt."""
+    for number in range(8):
+        await bot.data.save_json(f"{number}.json", {"n": number})
+    await bot.mirrored()
+    for number in range(7):
+        await bot.data.delete(f"{number}.json")
+    with pytest.raises(ExportFailed, match="in doubt"):
+        await bot.mirrored()
+    bot.clock.advance(60)
+
+
+async def restored(place: Path, targets: Sequence[Target]) -> tuple[str, int]:
+    """Restore onto an empty volume; return the destination and the number of documents."""
+    store = open_store(place / "new")
+    empty = managed(store, storage__data_dir=str(place / "new"))
+    found = await come_back(empty, targets, UNSEALED, restore_from="auto", damaged={})
+    await empty.close()
+    assert found.copy is not None
+    return found.copy.destination, sum(bool(listed.sha256) for listed in found.copy.documents)
+
+
+async def test_an_export_made_while_the_mirror_is_in_doubt_is_not_taken(bot: Bot) -> None:
+    await emptied(bot)
+    await bot.operations.exports.run()
+
+    copies = Copies(bot.bucket, UNSEALED)
+    newest, *_ = await copies.listed()
+
+    assert (newest.kind, newest.documents) == (EXPORT, 1)
+    assert newest.doubt == "the mirror was in doubt then"
+    assert len((await copies.find()).documents) == 8
+
+
+async def test_it_is_taken_once_the_copy_is_accepted(bot: Bot) -> None:
+    await emptied(bot)
+    await bot.operations.exports.run()
+
+    await bot.operations.mirrors.accept("bucket")
+
+    listed = await Copies(bot.bucket, UNSEALED).listed()
+    assert [info.doubt for info in listed if info.kind == EXPORT] == [""]
+
+
+async def test_a_start_does_not_take_such_an_export_of_another_destination(tmp_path: Path) -> None:
+    targets = [target(tmp_path, "nas", "export"), target(tmp_path, "bucket", "mirror")]
+    bot = Bot(tmp_path, targets[1].destination, target=targets[1])
+    await emptied(bot)
+    await bot.store.close()
+    beside = Bot(tmp_path, targets[0].destination, target=targets[0])
+    beside.clock.instant = bot.clock.instant
+    await beside.operations.exports.run()
+    await beside.store.close()
+
+    assert await restored(tmp_path, targets) == ("bucket", 8)
+
+
+async def test_a_copy_of_a_clock_that_was_ahead_is_not_the_newest(bot: Bot, tmp_path: Path) -> None:
+    await bot.data.save_json("a.json", {"n": 0})
+    await bot.mirrored()
+    bot.clock.advance(YEAR_S)
+    await bot.data.save_json("a.json", {"n": 1})
+    await bot.operations.exports.run()
+    bot.clock.set_back(YEAR_S)
+    await bot.data.save_json("b.json", {"n": 2})
+    await bot.mirrored()
+
+    found = await Copies(bot.bucket, UNSEALED).usable()
+
+    assert [info.kind for info in found] == [MIRROR, EXPORT, MIRROR]
+    assert await restored(tmp_path, bot.operations.exports.destinations.targets) == ("bucket", 2)
+
+
+async def test_an_export_after_the_last_mirror_is_the_newest(bot: Bot) -> None:
+    for number in range(3):
+        await bot.data.save_json("a.json", {"n": number})
+        await bot.mirrored()
+    bot.clock.advance(timedelta(days=1).total_seconds())
+    await bot.data.save_json("a.json", {"n": 3})
+    await bot.operations.exports.run()
+
+    assert [info.kind for info in await Copies(bot.bucket, UNSEALED).usable()][:2] == [
+        EXPORT,
+        MIRROR,
+    ]
