@@ -9,7 +9,7 @@ manifest can be read without a key. `seline-key.age` has the key, if a passphras
 
 import re
 from datetime import UTC, datetime
-from typing import Final
+from typing import Annotated, Final, TypeAlias
 
 import msgspec
 from msgspec.structs import replace
@@ -29,12 +29,15 @@ _VOLUME: Final = re.compile(r"(?:[0-9a-f]{8})?\Z", re.ASCII)
 _PACK: Final = re.compile(r"pack-\d{4,}\.tar\.zst(?:\.age)?\Z", re.ASCII)
 _INSTANT: Final = "%Y%m%dT%H%M%SZ"
 
+Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, lt=10**18)]
+"""A number or size that a copy names; another one is damage."""
+
 
 class FileEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One file: a compressed pack as it is stored, or a backup in the packs."""
 
     name: str
-    size_bytes: int
+    size_bytes: Count
     sha256: str
 
 
@@ -80,7 +83,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     files: tuple[FileEntry, ...] = ()
     volume: str = ""
     place: str = ""
-    sequence: int = 0
+    sequence: Count = 0
 
     @property
     def name(self) -> str:

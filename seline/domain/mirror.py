@@ -22,7 +22,7 @@ import msgspec
 
 from seline.clock import instant_text, parse_instant
 from seline.domain.document import Revision
-from seline.domain.manifest import PackedDocument, is_volume_id
+from seline.domain.manifest import Count, PackedDocument, is_volume_id
 from seline.domain.pins import Pin
 from seline.domain.stored import Stored
 from seline.errors import ExportDamaged, UnsupportedFormat
@@ -43,7 +43,7 @@ SMALL_BYTES: Final = 16 << 10
 TEXT_MAX: Final = 1000
 """Characters of a text that a copy shows, such as `doubt`."""
 _CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-_HEAD: Final = re.compile(r"(\d{8}T\d{6}Z)-(\d{8,})\Z", re.ASCII)
+_HEAD: Final = re.compile(r"(\d{8}T\d{6}Z)-(\d{8,18})\Z", re.ASCII)
 _KEY: Final = re.compile(r"[0-9a-f]{64}\Z", re.ASCII)
 _INSTANT: Final = "%Y%m%dT%H%M%SZ"
 T = TypeVar("T")
@@ -82,7 +82,7 @@ class ObjectKey(msgspec.Struct, frozen=True, kw_only=True):
 class StoredObject(ObjectKey, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """An object as stored, with the SHA-256 of the stored bytes."""
 
-    size_bytes: int
+    size_bytes: Count
     sha256: str
 
 
@@ -98,14 +98,14 @@ class Head(_Strict, frozen=True, kw_only=True):
 
     format: int = FORMAT
     volume: str
-    sequence: int
+    sequence: Count
     taken_at: str
     seline_version: str
     place: str = ""
     encrypted: bool
     before: str = ""
-    documents: int
-    size_bytes: int
+    documents: Count
+    size_bytes: Count
     doubt: str = ""
     lacking: tuple[str, ...] = ()
     manifest: StoredObject

@@ -44,14 +44,19 @@ class Drilled:
 
 
 async def read_back(
-    at: MirrorStore, *, sequence: int = 0, try_restore: TryRestore | None = None
+    at: MirrorStore,
+    *,
+    content_bytes_max: int,
+    sequence: int = 0,
+    try_restore: TryRestore | None = None,
 ) -> Drilled | None:
     """Read the newest copy that is not in doubt; None if there is none.
 
-    `sequence` is the number of the newest one that was stored there. `try_restore` restores the
-    copy where it can be decrypted; it returns why it did not try. What it does not fetch is read
-    here, and everything if it finds damage. Raises ExportFailed, what `try_restore` raises, and
-    ExportDamaged if there is nothing to read.
+    A content of more than `content_bytes_max` counts as damaged: who can write there may have
+    stored it. `sequence` is the number of the newest one that was stored there. `try_restore`
+    restores the copy where it can be decrypted; it returns why it did not try. What it does not
+    fetch is read here, and everything if it finds damage. Raises ExportFailed, what `try_restore`
+    raises, and ExportDamaged if there is nothing to read.
     """
     chain, flaw = await _newest(at, sequence)
     if not chain:
@@ -72,7 +77,7 @@ async def read_back(
         fetched.clear()
     except KeyMissing:
         pass  # the objects are compared as they are stored
-    damaged, found = await _checked(at, chain, fetched, name_key)
+    damaged, found = await _checked(at, chain, fetched, name_key, content_bytes_max)
     return Drilled(
         head=chain[-1],
         objects=sum(len(head.objects) for head in chain),
@@ -84,7 +89,11 @@ async def read_back(
 
 
 async def _checked(
-    at: MirrorStore, chain: Sequence[Head], fetched: Collection[str], name_key: str | None
+    at: MirrorStore,
+    chain: Sequence[Head],
+    fetched: Collection[str],
+    name_key: str | None,
+    bytes_max: int,
 ) -> tuple[list[str], ExportDamaged | None]:
     """Compare the objects that were not fetched; return the damaged ones, and the first flaw."""
     damaged: list[str] = []
@@ -92,7 +101,10 @@ async def _checked(
     objects = [(entry, head.encrypted) for head in chain for entry in head.objects]
     left = [item for item in objects if item[0].key not in fetched]
     for batch in batches(left, lambda item: item[0].size_bytes):
-        checks = (at.check(entry, sealed=sealed, name_key=name_key) for entry, sealed in batch)
+        checks = (
+            at.check(entry, sealed=sealed, name_key=name_key, bytes_max=bytes_max)
+            for entry, sealed in batch
+        )
         results = await asyncio.gather(*checks, return_exceptions=True)
         for (entry, _), result in zip(batch, results, strict=True):
             if isinstance(result, ExportDamaged):

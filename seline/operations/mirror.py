@@ -169,7 +169,7 @@ class Mirror:
             names = [*snapshot.names, *await self._deleted(snapshot)] if is_base else list(seen)
             for name in seen:
                 recorded.pop(name, None)
-            sequence = max(sequence, self._sequence) + 1
+            sequence = self._next(sequence)
             name_key = await self._name_key() if self._sealer.suffix else ""
             copying = Copying(self._store, snapshot, at, self._stored, name_key, recorded)
             read = await self._read(at, copying, names, {*seen, *names}, purged)
@@ -231,7 +231,7 @@ class Mirror:
             )
             return
         for _, sequence in filter(None, map(parse_head_name, names[:1])):
-            self._sequence = max(self._sequence, sequence)
+            self._sequence = sequence
         self.largest = self.largest or with_head((), accepted[-1]) if accepted else ()
         self._unread = Unread.of(chain[-1]) if chain else Unread()
         self._there = [chain, accepted] if accepted is not chain else [chain]
@@ -244,6 +244,17 @@ class Mirror:
             for entry in head.objects
             if entry.key not in self._lost
         }
+
+    def _next(self, sequence: int) -> int:
+        """Return the number after `sequence` and every one that is there."""
+        following = max(sequence, self._sequence) + 1
+        if parse_head_name(mirror.head_name(self._store.clock.now(), following)) is None:
+            raise ExportFailed(
+                f"It has a copy with the number {following - 1}, after which there is none. "
+                "Nothing was copied.",
+                hint=f"Another program has stored it: remove `heads/*-{following - 1}.json` there.",
+            )
+        return following
 
     def _needs_base(self) -> bool:
         if not self._chain or len(self._chain) >= mirror.CHAIN_HEADS_MAX:

@@ -244,18 +244,21 @@ class MirrorStore:
         """Compare the manifest of a head as it is stored. Raises ExportDamaged."""
         await self._checked(self._manifest_path(head.name, sealed=head.encrypted), head.manifest)
 
-    async def check(self, entry: StoredObject, *, sealed: bool, name_key: str | None) -> None:
+    async def check(
+        self, entry: StoredObject, *, sealed: bool, name_key: str | None, bytes_max: int
+    ) -> None:
         """Compare an object as it is stored; with the key of the names its content, too.
 
-        Raises ExportDamaged.
+        Raises ExportDamaged, also for a content of more than `bytes_max`.
         """
         path = self.object_path(entry.key, sealed=sealed)
-        stored = await self._checked(path, entry, entry.size_bytes)
+        stored = await self._checked(path, entry, stored_bytes_max(bytes_max))
         if name_key is None:
             return
 
         def key() -> str:
-            digest = unpacked_digest(self._opened(stored, sealed=sealed), path)
+            opened = self._opened(stored, sealed=sealed)
+            digest = unpacked_digest(opened, path, bytes_max=bytes_max)
             return mirror.content_key(digest, name_key)
 
         if await in_thread(key) != entry.key:

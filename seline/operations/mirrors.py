@@ -27,7 +27,7 @@ from seline.operations.mirror_sweep import Sweep, Swept
 from seline.operations.outcomes import Outcome, joined
 from seline.operations.purges import mirror_policy
 from seline.operations.scratch import Scratch
-from seline.ports.destinations import ObjectForbidden, ObjectMissing, Target
+from seline.ports.destinations import OBJECT_BYTES_MAX, ObjectForbidden, ObjectMissing, Target
 from seline.ports.sealing import Sealer
 
 WAIT_S: Final = 20.0
@@ -201,10 +201,12 @@ class _Lane:
     async def _read_back(self, scratch: Scratch | None) -> Drilled | None:
         """Read the newest copy back; copy again what is damaged, and then raise ExportFailed."""
         known = self._destinations.record(self._target.destination.name)
+        limits = self._store.limits
         try:
             found = await read_back(
                 await self._at(),
                 sequence=known.sequence,
+                content_bytes_max=max(limits.document_bytes_max, OBJECT_BYTES_MAX),
                 try_restore=None if scratch is None else scratch.try_restore,
             )
         except ExportDamaged as error:

@@ -162,29 +162,32 @@ def unpacked(data: bytes, name: str, *, bytes_max: int) -> bytes:
     Raises ExportDamaged, which has `name`, also for a content that is longer: a few bytes can be
     unpacked to any number.
     """
-    pieces: list[bytes] = []
-    size_bytes = 0
-    for piece in _pieces(data, name):
-        size_bytes += len(piece)
-        if size_bytes > bytes_max:
-            raise ExportDamaged(f"{name} has more than the {bytes_max:,} bytes that it may have.")
-        pieces.append(piece)
-    return b"".join(pieces)
+    return b"".join(_pieces(data, name, bytes_max))
 
 
-def unpacked_digest(data: bytes, name: str) -> str:
-    """Return the SHA-256 of the content of a compressed file, of which memory holds a piece."""
+def unpacked_digest(data: bytes, name: str, *, bytes_max: int) -> str:
+    """Return the SHA-256 of the content of a compressed file, of which memory holds a piece.
+
+    Raises as `unpacked` does.
+    """
     digest = hashlib.sha256()
-    for piece in _pieces(data, name):
+    for piece in _pieces(data, name, bytes_max):
         digest.update(piece)
     return digest.hexdigest()
 
 
-def _pieces(data: bytes, name: str) -> Iterator[bytes]:
+def _pieces(data: bytes, name: str, bytes_max: int) -> Iterator[bytes]:
     decompressor = ZstdDecompressor()
+    left_bytes = bytes_max
     try:
         while True:
-            yield decompressor.decompress(data, _PIECE_BYTES)
+            piece = decompressor.decompress(data, _PIECE_BYTES)
+            left_bytes -= len(piece)
+            if left_bytes < 0:
+                raise ExportDamaged(
+                    f"{name} has more than the {bytes_max:,} bytes that it may have."
+                )
+            yield piece
             if decompressor.eof and not decompressor.unused_data:
                 return
             if decompressor.eof:

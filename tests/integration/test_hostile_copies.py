@@ -10,6 +10,7 @@ import shutil
 import tarfile
 import tracemalloc
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -24,7 +25,7 @@ from seline.operations.copies import Copies
 from seline.operations.mirror_store import MirrorStore, mirrored_volumes
 from seline.operations.packs import file_entry, members_of, packed, unpacked, unpacked_digest
 from seline.outbound.destinations.folder import Folder
-from seline.outbound.sealing import AgeSealer
+from seline.outbound.sealing import AgeSealer, new_key
 from seline.ports.destinations import ObjectTooLarge, Target
 from seline.ports.sealing import UNSEALED
 from seline.server.serving import serving
@@ -213,7 +214,10 @@ async def test_what_unpacks_to_more_than_it_may_is_refused_before_it_is_in_memor
     tmp_path: Path,
 ) -> None:
     bomb = packed(bytes(64 << 20))
-    assert unpacked_digest(bomb, "it") == hashlib.sha256(bytes(64 << 20)).hexdigest()
+    whole = unpacked_digest(bomb, "it", bytes_max=64 << 20)
+    assert whole == hashlib.sha256(bytes(64 << 20)).hexdigest()
+    with pytest.raises(ExportDamaged, match="more than the 1,000 bytes"):
+        unpacked_digest(bomb, "it", bytes_max=1000)
     tracemalloc.start()
     with pytest.raises(ExportDamaged, match="more than the 1,024 bytes"):
         unpacked(bomb, "it", bytes_max=1024)
@@ -237,6 +241,68 @@ async def test_a_content_that_unpacks_to_more_than_is_listed_is_not_restored(
     copy = await Copies(Folder("bucket", str(place)), UNSEALED).find()
     with pytest.raises(ExportDamaged, match="more than the 13 bytes"):
         await copy.fetch(copy.documents[0].sha256)
+
+
+def forge_head(place: Path, **changed: object) -> str:
+    """Store the newest head with other values; return its name."""
+    head = msgspec.structs.replace(heads(place)[0], **changed)
+    path = folder(place) / "heads" / f"{head.name}.json"
+    path.write_bytes(mirror.encode(head))
+    return head.name
+
+
+async def test_a_size_that_a_head_claims_asks_a_drill_for_no_memory(tmp_path: Path) -> None:
+    """Without a key nothing else says how large an object may be."""
+    bucket = Folder("bucket", str(tmp_path / "bucket"))
+    (tmp_path / "bucket").mkdir()
+    bot = Bot(tmp_path, bucket, sealer=AgeSealer([new_key().recipient]))
+    await bot.data.save_json("a.json", {"n": 1})
+    await bot.mirrored()
+    [entry] = heads(tmp_path / "bucket")[0].objects
+    forge_head(tmp_path / "bucket", objects=(msgspec.structs.replace(entry, size_bytes=2 << 30),))
+    [path] = (folder(tmp_path / "bucket") / "objects").iterdir()
+    os.truncate(path, 2 << 30)
+    tracemalloc.start()
+
+    with pytest.raises(ExportFailed, match="larger than the"):
+        await bot.operations.drill()
+
+    assert tracemalloc.get_traced_memory()[1] < 128 << 20
+    tracemalloc.stop()
+    await bot.store.close()
+
+
+@pytest.mark.parametrize(
+    "changed", [{"documents": -1}, {"size_bytes": -5}, {"sequence": 10**18}, {"listed": -2}]
+)
+async def test_a_head_with_a_number_that_none_has_is_damaged(
+    bot: Bot, place: Path, changed: dict[str, Any]
+) -> None:
+    await bot.data.save_json("a.json", {"n": 1})
+    await bot.mirrored()
+    if "listed" in changed:
+        entry = mirror.StoredObject(key="0" * 64, size_bytes=changed["listed"], sha256="")
+        changed = {"listed": entry}
+    name = forge_head(place, **changed)
+
+    with pytest.raises(ExportDamaged):
+        mirror.decode_head((folder(place) / "heads" / f"{name}.json").read_bytes(), name)
+
+
+async def test_a_head_with_the_last_number_stops_the_mirror_with_a_reason(
+    bot: Bot, place: Path
+) -> None:
+    """Else the next head would have a name that no one takes for one."""
+    await bot.data.save_json("a.json", {"n": 1})
+    await bot.mirrored()
+    name = forge_head(place, sequence=10**18 - 1)
+    await bot.operations.mirrors.close()
+    again = Operations(bot.store, bot.operations.exports.destinations.targets, version="test")
+
+    with pytest.raises(ExportFailed, match="after which there is none"):
+        await again.mirrors.run()
+    (folder(place) / "heads" / f"{name}.json").unlink()
+    assert "1 document" in await again.mirrors.run()
 
 
 PASSPHRASE = "a passphrase for the tests"
