@@ -38,9 +38,8 @@ async def jobs(api: Api, options: VerbOptions, action: str | None, name: str | N
 
 
 async def _run(api: Api, options: VerbOptions, name: str) -> Exit:
-    started = await api.request("POST", "/jobs/{}/run", name)
     with terminal.busy(f"Running {name}"):
-        run = await _ended(api, name, started["run"])
+        run = await _ran(api, name)
     broken = await _broken(api) if name == _INTEGRITY and run["outcome"] == "ok" else None
     if options.json:
         terminal.out_json(run)
@@ -51,6 +50,22 @@ async def _run(api: Api, options: VerbOptions, name: str) -> Exit:
         terminal.report(broken["detail"], broken["fix"])
         return Exit.DAMAGE
     return Exit.DONE if run["outcome"] == "ok" else Exit.FAILED
+
+
+async def _ran(api: Api, name: str) -> dict[str, Any]:
+    """Run a job and return the run.
+
+    A copy that goes on after the run would end with this command, if that has opened the store:
+    then it is waited for, by the next run.
+    """
+    from seline.domain.copy import STILL_COPYING
+
+    while True:
+        started = await api.request("POST", "/jobs/{}/run", name)
+        run = await _ended(api, name, started["run"])
+        is_copying = name == "mirror" and STILL_COPYING in (run["detail"] or "")
+        if not (is_copying and api.endpoint.opened_here and run["outcome"] == "ok"):
+            return run
 
 
 def _idle_text(name: str) -> str:

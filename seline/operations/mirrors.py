@@ -12,7 +12,7 @@ from typing import Final, NoReturn
 
 from msgspec.structs import replace
 
-from seline.domain.copy import lacking_text
+from seline.domain.copy import STILL_COPYING, lacking_text
 from seline.domain.mirror import Claim
 from seline.domain.plural import counted, shortened
 from seline.errors import DestinationNotFound, ExportDamaged, ExportFailed
@@ -167,7 +167,7 @@ class _Lane:
         if self.task is None:
             return ""
         if not self.task.done():
-            return f"{self._target.destination.name}: still copying"
+            return f"{self._target.destination.name}: {STILL_COPYING}"
         task, self.task = self.task, None
         if task.cancelled():
             return asyncio.CancelledError()

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from seline.cli.verbs import front
 from tests.command_line import Line, line_at, served
 
 NAME = "a.json"
@@ -215,3 +217,19 @@ def test_a_key_is_not_sent_to_another_machine_unencrypted(tmp_path: Path) -> Non
     there = ("--url", "http://bot.example.org", "--identity", "key.txt")
     ran = line("exports", "restore", "bucket", *there)
     assert (ran.code, "unencrypted" in ran.err) == (2, True)
+
+
+def test_a_command_waits_for_a_copy_that_outlasts_one_run_of_the_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The copy ends with the process, and a run reports no failure after so long."""
+    line = line_to(tmp_path, mode="mirror")
+    line("save", "a.json", stdin="[1]")
+    monkeypatch.setattr("seline.operations.mirrors.WAIT_S", 0.0)
+    environ = {**line.environ, "SELINE_DATA_DIR": str(line.data)}
+
+    ran = CliRunner().invoke(front, ["jobs", "run", "mirror"], env=environ)
+
+    assert ran.exit_code == 0, ran.output
+    assert "1 content for 1 document" in ran.output
+    assert len(line("exports", "list", "bucket", "--json").value()["copies"]) == 1
