@@ -320,7 +320,14 @@ class Destinations:
         if seen["marker"]:
             return seen
         await ExportFolders(destination).mark(secrets.token_hex(4))
-        return await self._seen(destination)
+        seen = await self._seen(destination)
+        if not seen["marker"]:
+            raise ExportFailed(
+                f"{destination.where} has not kept the marker that was stored there.",
+                hint="Look at what answers there: it takes what is sent, and keeps nothing. "
+                "Nothing was copied.",
+            )
+        return seen
 
     async def _note(self, name: str, **changed: Any) -> None:
         def change(file: ExportsFile) -> ExportsFile:

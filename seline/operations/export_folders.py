@@ -4,8 +4,15 @@ from functools import partial
 from typing import Final
 
 from seline.domain import mirror
-from seline.domain.manifest import MANIFEST_NAME, Manifest, decode_manifest, parse_export_name
+from seline.domain.manifest import (
+    MANIFEST_NAME,
+    Manifest,
+    decode_manifest,
+    is_volume_id,
+    parse_export_name,
+)
 from seline.domain.mirror import SMALL_BYTES_MAX, Proof
+from seline.errors import ExportFailed
 from seline.operations.mirror_store import in_thread
 from seline.operations.packs import LIST_BYTES_MAX
 from seline.ports.destinations import ObjectMissing, ObjectStore
@@ -82,7 +89,15 @@ class ExportFolders:
             data = await self.store.get(MARKER_NAME, bytes_max=SMALL_BYTES_MAX)
         except ObjectMissing:
             return None
-        return data.decode("ascii", "replace").strip()
+        marker = data.decode("ascii", "replace").strip()
+        if marker and not is_volume_id(marker):
+            raise ExportFailed(
+                f"{self.store.where} has `{MARKER_NAME}` with another content than Seline stores "
+                "there.",
+                hint="If a login page or another service answers there, end that. If the file was "
+                f"edited, delete it there, then run `seline destinations use {self.name}`.",
+            )
+        return marker
 
     async def _all(self) -> list[tuple[str, bool]]:
         """Return each export's name, newest first, and whether it has a manifest."""

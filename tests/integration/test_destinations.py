@@ -24,6 +24,7 @@ from seline.outbound.destinations.folder import Folder
 from seline.ports.destinations import Target
 from tests.command_line import Line, line_at, served
 from tests.integration.test_operations import SettableClock
+from tests.mirrored_bot import Bot
 from tests.stores import open_managed
 
 NAME = "a.json"
@@ -240,3 +241,36 @@ async def test_an_export_that_was_stopped_is_not_ok(tmp_path: Path) -> None:
     check = await exports_result(operations)
     assert (check["status"], "was stopped" in check["detail"]) == ("warning", True)
     await store.close()
+
+
+async def test_a_destination_that_keeps_nothing_is_named(tmp_path: Path) -> None:
+    class Hole(Folder):
+        async def put(self, key: str, data: bytes, *, replace: bool = True) -> None:
+            """Answer as if it were stored."""
+
+    bot = Bot(tmp_path, Hole("bucket", str(tmp_path / "bucket")))
+    await bot.data.save_json("a.json", {"n": 1})
+    with pytest.raises(ExportFailed, match="has not kept the marker"):
+        await bot.mirrored()
+    await bot.store.close()
+
+
+async def test_a_page_instead_of_the_marker_is_no_other_destination(tmp_path: Path) -> None:
+    """What is known of the copies is not forgotten, and the page is not taken for a marker."""
+    bot = Bot(tmp_path, Folder("bucket", str(tmp_path / "bucket")))
+    await bot.data.save_json("a.json", {"n": 1})
+    await bot.mirrored()
+    marker = tmp_path / "bucket" / MARKER_NAME
+    whole = marker.read_bytes()
+    marker.write_text("<html>Log in</html>")
+    again = Operations(bot.store, bot.operations.exports.destinations.targets, version="test")
+
+    with pytest.raises(ExportFailed, match="another content than Seline stores"):
+        await again.mirrors.run()
+    with pytest.raises(ExportFailed, match="another content than Seline stores"):
+        await again.exports.destinations.use("bucket")
+
+    marker.write_bytes(whole)
+    assert again.exports.destinations.record("bucket").mirrored_at is not None
+    await again.mirrors.run()
+    await bot.store.close()
