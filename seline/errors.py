@@ -276,7 +276,11 @@ class OutcomeUnknown(StorageError):
 class RestoreUnfinished(StorageError):
     """A restore onto this volume was interrupted; nothing is served before it is completed."""
 
-    hint = "Complete it with the folder of an export: `seline import EXPORT`."
+    hint = (
+        "Start `seline serve` while a destination has a whole copy and `exports.restore_from` is "
+        "not `off`, or complete it with the folder of an export: `seline import EXPORT`. To begin "
+        "empty instead, move everything in the data directory away."
+    )
 
 
 class RestorePending(StorageError):

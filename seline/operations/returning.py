@@ -122,7 +122,8 @@ async def come_back(
                 search.found.copy, search.found.report = copy, report
                 return search.found
     if search.flaw is not None:
-        raise search.refusal((await store.open()).medium.place)
+        place, restoring = (await store.open()).medium.place, store.volume_file.value.restoring
+        raise search.refusal(place, is_interrupted=bool(restoring))
     return search.found
 
 
@@ -213,12 +214,23 @@ class _Search:
         _log.warning("%s", text)
         self.found.passed_over.append(text.removesuffix("."))
 
-    def refusal(self, place: str) -> ExportFailed:
-        """Return the error of a search that has found a flaw, and no copy."""
+    def refusal(self, place: str, *, is_interrupted: bool) -> ExportFailed:
+        """Return the error of a search that has found a flaw, and no copy.
+
+        `is_interrupted`: the volume has a part of a copy, so that it is not served before all of it
+        is restored.
+        """
         assert self.flaw is not None
         name, error = self.flaw
         left = self._left
         step = error.hint
+        if is_interrupted:
+            return ExportFailed(
+                f"The volume at {place} has a part of a copy, and the copy at {name} cannot be "
+                f"taken: {error.message}",
+                hint=f"{step} To begin empty, move everything in the data directory away, and set "
+                "`exports.restore_from = off`.",
+            )
         if isinstance(error, KeyMissing):
             step = (
                 f"Run `seline exports restore {name} --identity key.txt --yes` on this machine, "

@@ -11,7 +11,7 @@ import pytest
 
 from seline import library, open_seline
 from seline.domain.incident import IncidentKind
-from seline.errors import ExportFailed
+from seline.errors import ExportFailed, RestoreUnfinished, StorageError
 from seline.outbound.destinations.folder import Folder
 from seline.server.serving import Serving, serving
 from seline.settings import Settings, load_settings
@@ -288,6 +288,40 @@ async def test_a_start_fails_if_no_copy_is_whole_and_leaves_the_volume_empty(
         assert not await seline.data.documents()
         assert not await seline.all_backups()
     assert flawed.exists()
+
+
+async def test_a_part_of_a_copy_whose_destination_is_gone_says_how_to_begin(
+    tmp_path: Path, lost: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`exports.restore_from = off` alone would be refused: a part is not served as a whole."""
+    monkeypatch.setattr("seline.operations.restore.BATCH_FILES_MAX", 2)
+    (tmp_path / "bucket" / "seline-mirror" / "volume.json").rename(tmp_path / "claim")
+    real, calls = Folder.get, 0
+
+    async def dies(self: Folder, key: str, *, bytes_max: int) -> bytes:
+        nonlocal calls
+        calls += "/objects/" in key
+        if calls > 20:
+            raise StorageError("killed")
+        return await real(self, key, bytes_max=bytes_max)
+
+    monkeypatch.setattr(Folder, "get", dies)
+    with pytest.raises(StorageError):
+        await open_seline(settings=settings(tmp_path))
+    monkeypatch.setattr(Folder, "get", real)
+    (tmp_path / "bucket" / "seline-mirror" / "volume.json").write_text("no claim")
+
+    with pytest.raises(ExportFailed, match="has a part of a copy") as refused:
+        await open_seline(settings=settings(tmp_path))
+    off = settings(tmp_path, **{"exports.restore_from": "off"})
+    with pytest.raises(RestoreUnfinished) as unfinished:
+        await open_seline(settings=off)
+
+    for error in (refused.value, unfinished.value):
+        assert "move everything in the data directory away" in error.hint
+    (tmp_path / "data").rename(tmp_path / "away")
+    async with open_seline(settings=off) as seline:
+        assert not await seline.data.documents()
 
 
 async def test_a_server_that_waits_fetches_a_damaged_copy_once(
