@@ -63,8 +63,8 @@ class _Format(msgspec.Struct):
 class Claim(_Strict, frozen=True, kw_only=True):
     """The value of `volume.json`: the volume whose heads a restore takes.
 
-    `life` and `place` are of the process that claimed it. `rival` is the place of another process
-    with the same volume that found the claim, empty if there was none.
+    `life` and `place` are of the process that claimed it last. `rival` is the place of another
+    process with the same volume that found the claim, empty if there was none.
     """
 
     volume: str
@@ -260,12 +260,12 @@ def decode_as(type: type[T], data: bytes, name: str) -> T:
             raise UnsupportedFormat(
                 f"{name} has format {form}; this Seline knows {FORMAT}. Nothing was changed."
             )
-        return _shown_safely(msgspec.json.decode(data, type=type))
+        return shown_safely(msgspec.json.decode(data, type=type))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ExportDamaged(f"{name} is not whole: {error}.") from error
 
 
-def _shown_safely(value: T) -> T:
+def shown_safely(value: T) -> T:
     """Return a value whose texts a terminal can show: anyone may have written them."""
     texts = {
         field: text

@@ -13,7 +13,7 @@ from typing import Final, NoReturn
 from msgspec.structs import replace
 
 from seline.domain.copy import STILL_COPYING, lacking_text
-from seline.domain.mirror import Claim
+from seline.domain.mirror import Claim, shown_safely
 from seline.domain.plural import counted, shortened
 from seline.errors import DestinationNotFound, ExportDamaged, ExportFailed
 from seline.manager.managed_store import ManagedStore
@@ -140,6 +140,9 @@ class _Lane:
         """The heads that the last sweep could not read."""
         self._has_claimed = False
         """Whether this process has seen the claim of its volume."""
+        self._host = socket.gethostname()
+        self._is_claimant = False
+        """Whether the claim there was once this process's own."""
         self._is_unclaimed = True
         """Whether the destination has no claim, and may have this volume's."""
         self._rival = ""
@@ -324,7 +327,8 @@ class _Lane:
         """Return the claim of this process."""
         volume, place = await self._exports.volume_id(), (await self._store.open()).medium.place
         life = self._store.volume_file.value.life
-        return Claim(volume=volume, place=f"{place} on {socket.gethostname()}", life=life)
+        claim = Claim(volume=volume, place=f"{place} on {self._host}", life=life)
+        return shown_safely(claim)  # as it will be read
 
     async def _look(self) -> None:
         """Read whose copy the destination keeps, and whether another process writes it, too."""
@@ -350,20 +354,24 @@ class _Lane:
     async def _rival_of(self, mine: Claim, claim: Claim) -> str:
         """Return where another process is that mirrors this volume, empty if none was noticed.
 
-        The first run after a restore takes the claim over, because the process before is gone as a
-        rule. If it is not, it finds the claim of another life, and notes itself there.
+        The first run after a restore, or at another place, takes the claim over, because the
+        process before is gone as a rule. If it is not, it finds the claim of another life or place,
+        and notes itself there.
         """
         destination = self._target.destination
         known = self._destinations.record(destination.name).life
-        if claim.life != mine.life and known == mine.life:
+        is_mine = (claim.life, claim.place) == (mine.life, mine.place)
+        had_claimed = known == mine.life if claim.life != mine.life else self._is_claimant
+        if had_claimed and not is_mine:
             if not claim.rival:
                 await put_claim(destination, replace(claim, rival=mine.place), replace=True)
             return claim.place
-        if claim.life != mine.life:
+        if not is_mine:
             await put_claim(destination, mine, replace=True)
             self._swept_at = self._looked_at  # the other process may answer before anything goes
+        self._is_claimant = True
         await self._destinations.claimed(destination, mine.life)
-        return claim.rival if claim.life == mine.life else ""
+        return claim.rival if is_mine else ""
 
     async def _swept(self, *, is_written: bool) -> str:
         """Remove what the policy drops, once in an hour; not if the newest copy is damaged."""
@@ -418,8 +426,9 @@ class _Lane:
             )
         if self._rival:
             raise ExportFailed(
-                f"Another process mirrors this volume: {self._rival}. It restored a copy of it, or "
-                "this one did. A restore takes the newest copy of both, and nothing is removed.",
+                f"Another process mirrors this volume: {self._rival}. One of them restored a copy "
+                "of it, or has a copy of its disk. A restore takes the newest copy of both, and "
+                "nothing is removed.",
                 hint="Stop one of them, or give it a folder of its own in `exports.destinations`. "
                 f"Then run `seline destinations accept {name}` with the other one.",
             )

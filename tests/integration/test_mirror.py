@@ -1,6 +1,7 @@
 """Test the mirror: what a run copies, what its heads name, what a sweep removes."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -153,6 +154,48 @@ async def test_a_twin_is_noticed_within_minutes_by_one_request_of_an_idle_proces
     for _ in range(3):
         bot.clock.advance(5 * 60)
         await bot.mirrored()
+
+
+async def test_a_clone_of_the_disk_that_mirrors_too_is_noticed_by_both(
+    bot: Bot, place: Path, tmp_path: Path
+) -> None:
+    await bot.data.save_json("a.json", {"n": 1})
+    await bot.mirrored()
+    shutil.copytree(tmp_path / "data", tmp_path / "clone" / "data")
+    clone = Bot(tmp_path / "clone", Counted(place))
+    await clone.data.save_json("a.json", {"n": "clone"})
+    await clone.mirrored()
+    bot.clock.advance(5 * 60)
+
+    with pytest.raises(ExportFailed, match=r"mirrors this volume: .*/clone/data on"):
+        await bot.mirrored()
+    clone.clock.advance(5 * 60)
+    with pytest.raises(ExportFailed, match=r"mirrors this volume: .*/data on"):
+        await clone.mirrored()
+
+    await clone.operations.mirrors.close()
+    await clone.store.close()
+    await bot.operations.mirrors.accept("bucket")
+    for _ in range(3):
+        bot.clock.advance(5 * 60)
+        await bot.mirrored()
+
+
+async def test_a_volume_that_was_moved_to_another_place_is_no_rival(
+    bot: Bot, place: Path, tmp_path: Path
+) -> None:
+    await bot.data.save_json("a.json", {"n": 1})
+    await bot.mirrored()
+    await bot.operations.mirrors.close()
+    await bot.store.close()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "data").rename(tmp_path / "elsewhere" / "data")
+    moved = Bot(tmp_path / "elsewhere", Counted(place))
+    for turn in range(4):
+        await moved.data.save_json("a.json", {"n": turn})
+        moved.clock.advance(5 * 60)
+        assert "1 document" in await moved.mirrored()
+    await moved.store.close()
 
 
 async def test_a_sweep_keeps_what_the_policy_names_and_removes_unnamed_contents(
