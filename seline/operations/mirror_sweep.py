@@ -7,6 +7,7 @@ doubt are removed.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
 from itertools import islice
@@ -19,7 +20,7 @@ from seline.domain.backup import Backup, Stamp
 from seline.domain.mirror import DAY, Head, newest_first, parse_head_name
 from seline.domain.retention import RetentionPolicy, plan_retention
 from seline.domain.verdict import Verdict
-from seline.errors import ExportDamaged
+from seline.errors import ExportDamaged, ExportFailed
 from seline.operations.mirror_store import MirrorStore, in_thread
 from seline.ports.destinations import ObjectMissing
 
@@ -87,7 +88,7 @@ class Sweep:
         self._known.forget(dropped)
         if self._damaged or is_in_doubt(heads):
             return Swept(len(dropped), damaged=tuple(sorted(self._damaged)))
-        await self._remove_manifests(at, kept)
+        await self._remove_manifests(at, kept, dropped)
         unnamed = await in_thread(partial(self._known.unnamed, files))
         removed = await self._remove_objects(at, unnamed, removing)
         before = self._oldest
@@ -96,10 +97,15 @@ class Sweep:
         )
         return Swept(len(dropped), removed, before)
 
-    async def _remove_manifests(self, at: MirrorStore, kept: set[str]) -> None:
+    async def _remove_manifests(
+        self, at: MirrorStore, kept: set[str], dropped: Collection[str]
+    ) -> None:
+        """Remove the manifests of no head; raise ExportFailed if one has a head after all."""
         for file in await at.stored_names("manifests"):
             head = file.split(".")[0]
             if head not in kept and newest_first((head, *kept))[0] in kept:
+                if head not in dropped:
+                    await _check_absent(at, head)
                 await at.remove("manifests", file)
 
     async def _remove_objects(
@@ -111,6 +117,19 @@ class Sweep:
             await at.remove("objects", file)
         self._unnamed = unnamed - set(gone)
         return len(gone)
+
+
+async def _check_absent(at: MirrorStore, head: str) -> None:
+    """Raise ExportFailed for a head that is there, and was not listed."""
+    try:
+        with suppress(ExportDamaged):
+            await at.head(head)
+    except ObjectMissing:
+        return
+    raise ExportFailed(
+        f"It has the head {head} and does not list it. Nothing more is removed.",
+        hint="Its listings are not whole: update the server, or use another destination.",
+    )
 
 
 def kept_heads(heads: Mapping[str, Head], proven: set[str], policy: RetentionPolicy) -> set[str]:

@@ -1,5 +1,6 @@
 """Test what a sweep of the mirror costs, keeps, and does about a head that cannot be read."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from seline.errors import ExportDamaged, ExportFailed
 from seline.operations.copies import Copies
 from seline.operations.mirror_store import MirrorStore
 from seline.outbound.destinations.folder import Folder
+from seline.ports.destinations import Listed
 from seline.ports.sealing import UNSEALED
 from tests.mirrored_bot import HOUR_S, Bot, Counted, folder, heads, objects
 
@@ -139,3 +141,30 @@ async def test_a_head_that_cannot_be_read_is_named_and_goes_once_a_newer_copy_is
     assert await at.newest_chain(await at.heads())
     await bot.operations.mirrors.close()
     await bot.store.close()
+
+
+@pytest.mark.follows("operations/mirror_sweep:_check_absent")
+async def test_a_listing_that_lacks_older_heads_removes_nothing(
+    bot: Bot, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(4):
+        await bot.data.save_json("a.json", {"n": number})
+        bot.clock.advance(24 * HOUR_S)
+        await bot.mirrored()
+    before = {path for path in folder(place).rglob("*") if path.is_file()}
+    real = Folder.list
+
+    async def short(self: Folder, name: str) -> Sequence[Listed]:
+        found = sorted(await real(self, name))
+        return found[-1:] if name.endswith("/heads") else found
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Folder, "list", short)
+        for _ in range(3):
+            bot.clock.advance(HOUR_S)
+            with pytest.raises(ExportFailed, match="does not list it"):
+                await bot.mirrored()
+
+    assert {path for path in folder(place).rglob("*") if path.is_file()} == before
+    bot.clock.advance(HOUR_S)
+    await bot.mirrored()
