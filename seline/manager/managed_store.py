@@ -191,8 +191,7 @@ class ManagedStore(AwaitedStore):
         if known.value.restoring and not self._for_restore:
             raise RestoreUnfinished(
                 f"The restore of {known.value.restoring} onto the volume at {store.medium.place} "
-                "was interrupted. Nothing is served before it is completed.",
-                hint=known.value.pending.hint if known.value.pending else None,
+                "was interrupted. Nothing is served before it is completed."
             )
         self._is_identified = known.value.is_identified or known.failure is not None
         self.pins = Pins(self, store)

@@ -243,18 +243,25 @@ async def test_an_export_that_was_stopped_is_not_ok(tmp_path: Path) -> None:
     await store.close()
 
 
-async def test_a_destination_that_keeps_nothing_is_named(tmp_path: Path) -> None:
-    class Hole(Folder):
-        async def put(self, key: str, data: bytes, *, replace: bool = True) -> None:
-            """Answer as if it were stored."""
+@pytest.mark.follows("operations/destinations:_marked")
+async def test_a_destination_that_keeps_nothing_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def swallow(_: Folder, _key: str, _data: bytes, *, replace: bool = True) -> None:
+        """Answer as if it were stored."""
 
-    bot = Bot(tmp_path, Hole("bucket", str(tmp_path / "bucket")))
+    bot = Bot(tmp_path, Folder("bucket", str(tmp_path / "bucket")))
     await bot.data.save_json("a.json", {"n": 1})
-    with pytest.raises(ExportFailed, match="has not kept the marker"):
-        await bot.mirrored()
+    with monkeypatch.context() as broken:
+        broken.setattr(Folder, "put", swallow)
+        with pytest.raises(ExportFailed, match="has not kept the marker"):
+            await bot.mirrored()
+
+    assert "1 document" in await bot.mirrored()
     await bot.store.close()
 
 
+@pytest.mark.follows("operations/export_folders:_read_marker")
 async def test_a_page_instead_of_the_marker_is_no_other_destination(tmp_path: Path) -> None:
     """What is known of the copies is not forgotten, and the page is not taken for a marker."""
     bot = Bot(tmp_path, Folder("bucket", str(tmp_path / "bucket")))
@@ -270,7 +277,11 @@ async def test_a_page_instead_of_the_marker_is_no_other_destination(tmp_path: Pa
     with pytest.raises(ExportFailed, match="another content than Seline stores"):
         await again.exports.destinations.use("bucket")
 
-    marker.write_bytes(whole)
+    marker.write_bytes(whole)  # the page is no longer there
     assert again.exports.destinations.record("bucket").mirrored_at is not None
     await again.mirrors.run()
+    marker.write_text("edited")
+    marker.unlink()
+    await again.exports.destinations.use("bucket")
+    assert await again.mirrors.run() == ""
     await bot.store.close()

@@ -289,19 +289,23 @@ async def test_a_head_with_a_number_that_none_has_is_damaged(
         mirror.decode_head((folder(place) / "heads" / f"{name}.json").read_bytes(), name)
 
 
+@pytest.mark.follows("operations/mirror:_next")
 async def test_a_head_with_the_last_number_stops_the_mirror_with_a_reason(
     bot: Bot, place: Path
 ) -> None:
     """Else the next head would have a name that no one takes for one."""
     await bot.data.save_json("a.json", {"n": 1})
     await bot.mirrored()
-    name = forge_head(place, sequence=10**18 - 1)
+    forge_head(place, sequence=10**18 - 1)
     await bot.operations.mirrors.close()
     again = Operations(bot.store, bot.operations.exports.destinations.targets, version="test")
 
-    with pytest.raises(ExportFailed, match="after which there is none"):
+    with pytest.raises(ExportFailed, match="after which there is none") as refused:
         await again.mirrors.run()
-    (folder(place) / "heads" / f"{name}.json").unlink()
+    named = re.search(r"remove `(heads/[^`]*)`", refused.value.message)
+    assert named is not None
+    [forged] = folder(place).glob(named[1])
+    forged.unlink()
     assert "1 document" in await again.mirrors.run()
 
 
