@@ -277,8 +277,7 @@ class _Lane:
         sequence = max(known.sequence, self._store.volume_file.value.exports)
         head = await self.mirror.run(sequence=sequence, largest=known.largest, accept=accept)
         line = ""
-        await self._put_claim(accept=accept)
-        if head is not None:
+        if head is not None:  # recorded before the claim, which may fail: the copy exists
             await self._destinations.mirrored(
                 destination,
                 head,
@@ -288,6 +287,7 @@ class _Lane:
             )
             contents = counted(len(head.objects), "content")
             line = f"{name}: {contents} for {counted(head.documents, 'document')}"
+        await self._put_claim(accept=accept)
         if not (self._claimed_by or self._rival):
             line = "; ".join(filter(None, (line, await self._swept(is_written=head is not None))))
         self._refuse_doubt()

@@ -81,6 +81,26 @@ async def test_an_accepted_copy_that_fails_leaves_the_claim(
     assert claimed_by(place) == await second.operations.exports.volume_id()
 
 
+async def test_a_first_copy_is_recorded_though_its_claim_fails(begin: Begin) -> None:
+    """Health would else say that nothing is copied, until the next change."""
+    bot = await begin("bot")
+    real = bot.bucket.put
+
+    async def fails(key: str, data: bytes, *, replace: bool = True) -> None:
+        if key == mirror.CLAIM:
+            raise ExportFailed("the server died")
+        await real(key, data, replace=replace)
+
+    bot.bucket.put = fails  # type: ignore[method-assign]
+    with pytest.raises(ExportFailed, match="the server died"):
+        await bot.mirrored()
+    bot.bucket.put = real  # type: ignore[method-assign]
+    bot.clock.advance(HOUR_S)
+    await bot.mirrored()
+    [check] = bot.operations.destination_checks()
+    assert (check.has_copy, check.problems) == (True, ())
+
+
 async def test_a_claim_without_a_whole_head_stops_an_empty_start(
     begin: Begin, tmp_path: Path, place: Path
 ) -> None:
