@@ -81,7 +81,7 @@ class Sweep:
         if not is_replaced(heads, proven, given_up):
             given_up = set()
         self._damaged = set(damaged) - given_up
-        dropped = [*(heads.keys() - kept), *given_up]
+        dropped = newest_first({*(heads.keys() - kept), *given_up})  # before those that they change
         for name in dropped:
             await at.remove("heads", f"{name}.json")
             await at.remove("proofs", f"{name}.json")

@@ -1,6 +1,7 @@
 """Test what a sweep of the mirror costs, keeps, and does about a head that cannot be read."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,32 @@ async def test_frequent_changes_keep_few_heads_each_hour(
     for head in kept:
         copy = await Copies(bot.bucket, UNSEALED).find(at=mirror.parse_instant(head.taken_at))
         assert await copy.fetch(copy.documents[0].sha256)
+
+
+async def test_a_sweep_that_ends_early_leaves_no_head_without_those_it_changes(
+    bot: Bot, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mirror, "CHAIN_HEADS_MAX", 4)
+    for number in range(16):
+        await again(bot, number, 20)
+    real, left = bot.bucket.remove, 0
+
+    async def dies(key: str) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise ExportFailed("the server died")
+        await real(key)
+
+    bot.bucket.remove = dies  # type: ignore[method-assign]
+    for allowed in range(1, 8):
+        left = allowed
+        bot.clock.advance(3 * HOUR_S)
+        with suppress(ExportFailed):
+            await bot.mirrored()
+        there = {head.name for head in heads(place)}
+        assert [head.name for head in heads(place) if head.before not in {"", *there}] == []
+    assert len(heads(place)) < 16
 
 
 async def test_many_objects_have_a_file_beside_the_head(
