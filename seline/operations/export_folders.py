@@ -69,7 +69,7 @@ class ExportFolders:
     async def proof(self, export: str) -> Proof:
         """Return the proof that an export was restored. Raises ObjectMissing, ExportDamaged."""
         data = await self.get(export, PROOF_NAME, SMALL_BYTES_MAX)
-        return mirror.decode_as(Proof, data, f"the proof of {export}")
+        return mirror.decode_proof(data, export)
 
     async def put_proof(self, proof: Proof) -> None:
         """Store beside an export that it was restored, and what it gave was right."""

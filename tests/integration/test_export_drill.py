@@ -1,6 +1,7 @@
 """Test the drill of exports: what it restores and finds, and how a person's proof is learned."""
 
 import asyncio
+import json
 import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -136,14 +137,20 @@ async def test_a_proof_goes_with_its_export_and_is_no_export(bot: Bot, tmp_path:
     assert await folders(bot).leftovers() == []
 
 
-async def test_a_proof_that_is_no_proof_is_passed_over(bot: Bot) -> None:
+@pytest.mark.parametrize("changed", [None, {"at": "yesterday"}, {"head": "another"}])
+async def test_a_proof_that_is_no_proof_is_passed_over(
+    bot: Bot, changed: dict[str, str] | None
+) -> None:
     await bot.operations.exports.run()
     [export] = await folders(bot).complete()
-    await bot.bucket.put(f"{export}/{PROOF_NAME}", b"{")
+    proof = {"head": export, "at": "2025-01-06T20:00:00Z", "by": "x", "decrypted": True}
+    forged = b"{" if changed is None else json.dumps({**proof, "objects": 1, **changed}).encode()
+    await bot.bucket.put(f"{export}/{PROOF_NAME}", forged)
     assert "nothing changed" in await bot.operations.exports.run()
     with pytest.raises(ExportDamaged):
         await folders(bot).proof(export)
     assert (await Copies(bot.bucket, UNSEALED).find()).name == export
+    assert bot.operations.exports.destinations.record("bucket").proven_at is None
 
 
 async def test_a_destination_without_an_export_is_not_proven(bot: Bot) -> None:
