@@ -81,5 +81,7 @@ def _publish(staged: str, path: str, *, replace: bool) -> None:
         os.link(staged, path)
     except FileExistsError as error:
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path) from error
-    except OSError:
-        os.rename(staged, path)  # a file system without links
+    except OSError:  # a file system without links
+        if os.path.lexists(path):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path) from None
+        os.rename(staged, path)

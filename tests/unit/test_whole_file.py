@@ -19,6 +19,22 @@ def test_a_file_gets_its_name_with_all_its_bytes(tmp_path: Path, replace: bool) 
     assert [path.name for path in tmp_path.iterdir()] == ["out.json"]
 
 
+def test_a_file_that_exists_stays_also_on_a_file_system_without_links(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(_source: str, _target: str) -> None:
+        raise PermissionError(errno.EPERM, "no links here")
+
+    monkeypatch.setattr(os, "link", refused)
+    path = tmp_path / "out.json"
+    with whole_file(str(path), replace=False) as file:
+        file.write(b"first")
+    with pytest.raises(FileExistsError), whole_file(str(path), replace=False) as file:
+        file.write(b"second")
+    assert path.read_bytes() == b"first"
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_an_error_leaves_nothing(tmp_path: Path) -> None:
     with (
         pytest.raises(ZeroDivisionError),
