@@ -114,6 +114,7 @@ def _resolved(
         sections["exports"], origins, warnings, notes, environ
     )
     _check_destinations(sections["exports"], data_dir, origins)
+    _check_restore_from(sections["exports"], unusable, origins)
     for name in RULES:
         origins.setdefault(name, "default")
     require = sections["storage"].require_mount
@@ -191,6 +192,20 @@ def _check_destinations(exports: Exports, data_dir: str, origins: Mapping[str, s
                 field="exports.destinations",
                 origin=origins["exports.destinations"],
             )
+
+
+def _check_restore_from(
+    exports: Exports, unusable: UnusableBucket | None, origins: Mapping[str, str]
+) -> None:
+    """Raise SettingsError for a name that no destination has: an empty volume would begin empty."""
+    names = [known.name for known in (*exports.destinations, unusable) if known is not None]
+    if exports.restore_from not in ("auto", "off", *names):
+        raise SettingsError(
+            f"`exports.restore_from` is {exports.restore_from!r}, and no destination is named so.",
+            hint=f"Set `exports.restore_from` to {', '.join([*names, 'auto'])} or off.",
+            field="exports.restore_from",
+            origin=origins["exports.restore_from"],
+        )
 
 
 def _data_dir(

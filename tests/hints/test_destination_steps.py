@@ -115,6 +115,15 @@ def test_a_link_into_the_data_directory_is_replaced(tmp_path: Path, follow: Foll
     assert check(line)["status"] == "ok"
 
 
+@pytest.mark.follows("settings/__init__:_check_restore_from")
+def test_a_restore_from_no_destination_is_corrected(tmp_path: Path, follow: Follow) -> None:
+    line = with_nas(tmp_path, f"file://{tmp_path}/nas", same_disk=True)
+    refused = line("documents", SELINE_EXPORTS__RESTORE_FROM="nsa")
+    assert "is 'nsa', and no destination is" in refused.err
+    follow(next_of(refused)).asks("Set `exports.restore_from` to nas, auto or off")
+    assert line("save", NAME, stdin="[1]", SELINE_EXPORTS__RESTORE_FROM="nas").code == 0
+
+
 @pytest.mark.follows("outbound/destinations/folder:_in_thread")
 async def test_a_destination_that_hung_gets_exports_again(tmp_path: Path, follow: Follow) -> None:
     mounted = threading.Event()
