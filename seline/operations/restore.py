@@ -246,7 +246,7 @@ async def fill_or_leave_empty(
     """Do as `fill_volume` does; erase what is in place if the copy turns out not to be whole."""
     try:
         return await fill_volume(store, copy, progress=progress)
-    except (ExportDamaged, ExportFailed, KeyMissing):
+    except (ExportDamaged, ExportFailed, ImportRefused, KeyMissing):
         if store.volume_file.value.restoring:
             await _erase(store, copy)
         raise
@@ -391,11 +391,13 @@ def _check_contents(store: ManagedStore, batch: Sequence[tuple[PackedDocument, C
 
 
 def _check_content(store: ManagedStore, name: str, data: bytes) -> None:
-    """Raise ImportRefused for what the store cannot hold as a document."""
+    """Raise ImportRefused for what the limits forbid, ExportDamaged for what is no document."""
     _check_size(store, name, len(data))
     try:
         decode_strict(data, depth_max=store.limits.depth_max)
     except NotJson as error:
+        if not error.is_json:  # Seline stores none: something else has written the copy
+            raise ExportDamaged(f"{name} of the copy is no JSON: {error}.") from error
         raise ImportRefused(
             f"$.files[{name!r}]: {error}. Nothing was changed.", hint=error.hint, document=name
         ) from error

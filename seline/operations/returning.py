@@ -28,10 +28,13 @@ from seline.errors import (
     CopyNotFound,
     ExportDamaged,
     ExportFailed,
+    ImportRefused,
     KeyMissing,
     SelineError,
     StorageError,
+    TooManyDocuments,
     UnsupportedFormat,
+    VolumeFull,
 )
 from seline.manager.managed_store import ManagedStore
 from seline.operations.copies import Copies, is_as_doubtful
@@ -41,8 +44,10 @@ from seline.ports.sealing import Sealer
 
 AUTO: Final = "auto"
 OFF: Final = "off"
-Damaged: TypeAlias = dict[tuple[str, str], ExportDamaged | ObjectMissing]
-"""The copies that are damaged, by destination and name: their contents are not fetched again."""
+Damaged: TypeAlias = dict[tuple[str, str], ExportDamaged | ObjectMissing | ImportRefused]
+"""Copies that are damaged or refused, by destination and name: they are not fetched again."""
+_NOT_TAKEN: Final = (ExportFailed, KeyMissing, UnsupportedFormat, TooManyDocuments, VolumeFull)
+"""Why a start cannot take a copy that may be whole; it waits, because an older one is no answer."""
 _log = logging.getLogger("seline.restore")
 
 
@@ -105,15 +110,15 @@ async def come_back(
     async with aclosing(search.candidates()) as candidates:
         async for candidate in candidates:
             if (known := damaged.get(candidate.key)) is not None:
-                search.pass_over(candidate, known)
+                search.refuse(candidate, known)
                 continue
             try:
                 copy = await candidate.copies.open(candidate.info)
                 report = await fill_or_leave_empty(store, copy, progress=_log_progress)
-            except (ExportDamaged, ObjectMissing) as error:
+            except (ExportDamaged, ObjectMissing, ImportRefused) as error:
                 damaged[candidate.key] = error
-                search.pass_over(candidate, error)
-            except (ExportFailed, KeyMissing, UnsupportedFormat) as error:
+                search.refuse(candidate, error)
+            except _NOT_TAKEN as error:
                 search.fail(candidate.name, error)
             else:
                 documents = counted(len(report.created), "document")
@@ -193,8 +198,11 @@ class _Search:
             return False
         return True
 
-    def pass_over(self, candidate: _Candidate, error: SelineError) -> None:
-        """Note that a copy is damaged."""
+    def refuse(self, candidate: _Candidate, error: SelineError) -> None:
+        """Note that a copy is damaged, or beyond a limit, for which an older one is no answer."""
+        if isinstance(error, ImportRefused):
+            self.fail(candidate.name, error)
+            return
         self.flaw = self.flaw or (candidate.name, error)
         found = "is refused" if isinstance(error, CopyNotEncrypted) else "is not whole"
         self._note(f"{candidate.text} {found}: {error.message}")

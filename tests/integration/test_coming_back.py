@@ -7,12 +7,16 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from seline import library, open_seline
+from seline.domain.document import Content
 from seline.domain.incident import IncidentKind
 from seline.errors import ExportFailed, RestoreUnfinished, StorageError
+from seline.operations.mirror_store import MirrorStore
 from seline.outbound.destinations.folder import Folder
+from seline.ports.sealing import UNSEALED
 from seline.server.serving import Serving, serving
 from seline.settings import Settings, load_settings
 
@@ -234,6 +238,54 @@ async def test_an_older_copy_is_taken_when_the_newest_is_damaged(
         assert server._worker.runs("mirror")[0].outcome == "ok"
 
 
+async def put_head(tmp_path: Path, content: bytes) -> None:
+    """Store a copy like the newest one, in which a document has this content."""
+    [volume] = (tmp_path / "bucket" / "seline-mirror").glob("*/")
+    store = MirrorStore(Folder("bucket", str(tmp_path / "bucket")), UNSEALED, volume.name)
+    newest = (await store.chain((await store.heads())[0]))[-1]
+    manifest = await store.manifest(newest)
+    digest = Content.of(content).revision
+    [(entry, stored)] = await store.sealed({digest: content})
+    await store.put_object(entry, stored)
+    forged = msgspec.structs.replace(
+        manifest.documents[0], sha256=digest, size_bytes=len(content), backups=()
+    )
+    head = msgspec.structs.replace(newest, sequence=newest.sequence + 1, objects=(entry,))
+    changed = msgspec.structs.replace(manifest, documents=(forged,))
+    head = msgspec.structs.replace(head, manifest=await store.put_manifest(head.name, changed))
+    if not head.before:
+        head = msgspec.structs.replace(head, before=newest.name)
+    await store.put_head(head)
+
+
+async def test_an_older_copy_is_taken_when_the_newest_has_what_is_no_document(
+    tmp_path: Path, two_copies: tuple[object, ...]
+) -> None:
+    await put_head(tmp_path, b"no JSON")
+    async with open_seline(settings=settings(tmp_path)) as seline:
+        assert await seline.data.load_json("7.json") == {"n": "newer 7"}
+        assert seline.returned is not None
+        [passed_over] = seline.returned.passed_over
+        assert "is not whole: " in passed_over
+        assert "of the copy is no JSON: " in passed_over
+
+
+@pytest.mark.parametrize("limit", ["documents_max", "document_bytes_max", "depth_max"])
+async def test_a_start_waits_for_a_limit_that_the_copy_needs(
+    tmp_path: Path, two_copies: tuple[object, ...], limit: str
+) -> None:
+    """An older copy that needs less is no answer."""
+    low = {"documents_max": 5, "document_bytes_max": 1024, "depth_max": 8}
+    levels = 9 if limit == "depth_max" else 600
+    await put_head(tmp_path, b"[" * levels + b"]" * levels)
+    with pytest.raises(ExportFailed, match="copy at bucket cannot be taken: ") as refused:
+        await open_seline(settings=settings(tmp_path, **{f"storage.{limit}": low[limit]}))
+    assert "To begin empty, set `exports.restore_from = off`." in refused.value.hint
+    off = settings(tmp_path, **{"exports.restore_from": "off"})
+    async with open_seline(settings=off) as seline:
+        assert not await seline.data.documents()
+
+
 async def test_a_copy_of_another_destination_is_taken_when_the_first_has_none_that_is_whole(
     tmp_path: Path,
 ) -> None:
@@ -324,8 +376,9 @@ async def test_a_part_of_a_copy_whose_destination_is_gone_says_how_to_begin(
         assert not await seline.data.documents()
 
 
-async def test_a_server_that_waits_fetches_a_damaged_copy_once(
-    tmp_path: Path, lost: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("limits", [{}, {"storage.depth_max": 8}])
+async def test_a_server_that_waits_fetches_a_copy_that_cannot_be_taken_once(
+    tmp_path: Path, lost: dict[str, Any], monkeypatch: pytest.MonkeyPatch, limits: dict[str, int]
 ) -> None:
     real, fetched = Folder.get, 0
 
@@ -334,13 +387,16 @@ async def test_a_server_that_waits_fetches_a_damaged_copy_once(
         fetched += "/objects/" in key
         return await real(self, key, bytes_max=bytes_max)
 
-    damage_newest(tmp_path)
+    if limits:
+        await put_head(tmp_path, b"[" * 9 + b"]" * 9)
+    else:
+        damage_newest(tmp_path)
     monkeypatch.setattr(Folder, "get", counted)
-    come_back = library.copies_of(settings(tmp_path))
+    come_back = library.copies_of(settings(tmp_path, **limits))
     counts: list[int] = []
     for _ in range(3):
         opened = library.start(
-            settings(tmp_path), lock_wait_s=0, serves_commands=False, come_back=come_back
+            settings(tmp_path, **limits), lock_wait_s=0, serves_commands=False, come_back=come_back
         )
         with pytest.raises(ExportFailed, match="copy at bucket cannot be taken"):
             await opened.data.documents()
