@@ -1,7 +1,8 @@
 """Removes old heads of a mirror, and the objects that no head names any longer.
 
-Nothing is removed after a failed listing. The newest head, the newest one that is not in doubt and
-the newest proven one stay, with every head that they change. So does the newest head that has a
+Nothing is removed after a failed listing. The newest head, the newest one that is not in doubt, the
+newest proven one and the newest one that was proven with the key stay, with every head that they
+change. So does the newest head that has a
 document which the newest one lacks. While the newest head is in doubt, only older heads that are in
 doubt are removed.
 """
@@ -55,6 +56,8 @@ class Sweep:
         self._damaged: set[str] = set()
         """The heads that the sweep before could not read."""
         self._unnamed: set[str] = set()
+        self._with_key: set[str] = set()
+        """The heads that are known to be proven with the key."""
         self._oldest: datetime | None = None
         """The instant of the oldest head that the sweep before kept."""
 
@@ -73,8 +76,8 @@ class Sweep:
         names = await at.heads()
         damaged = await self._known.read(at, names)
         heads = self._known.heads
-        proven = set(await at.proofs())
-        kept = kept_heads(heads, proven, policy)
+        proven = [name for name in await at.proofs() if name in heads]
+        kept = kept_heads(heads, [*proven[:1], *await self._proven_with_key(at, proven)], policy)
         files = await at.stored_names("objects")
         check(names, [_key_of(file) for file in files])
         given_up = self._damaged & set(damaged)
@@ -96,6 +99,16 @@ class Sweep:
             min(parse_instant(head.taken_at) for head in heads.values()) if heads else None
         )
         return Swept(len(dropped), removed, before)
+
+    async def _proven_with_key(self, at: MirrorStore, proven: Sequence[str]) -> list[str]:
+        """Return the newest of these heads that was proven with the key; empty without one."""
+        for name in proven:
+            if name not in self._with_key:
+                with suppress(ExportDamaged, ObjectMissing):
+                    self._with_key |= {name} if (await at.proof(name)).decrypted else set()
+            if name in self._with_key:
+                return [name]
+        return []
 
     async def _remove_manifests(
         self, at: MirrorStore, kept: set[str], dropped: Collection[str]
@@ -132,23 +145,27 @@ async def _check_absent(at: MirrorStore, head: str) -> None:
     )
 
 
-def kept_heads(heads: Mapping[str, Head], proven: set[str], policy: RetentionPolicy) -> set[str]:
-    """Return the names of the heads that stay, with those that they change."""
+def kept_heads(
+    heads: Mapping[str, Head], proven: Collection[str], policy: RetentionPolicy
+) -> set[str]:
+    """Return the names of the heads that stay, those in `proven` too, with those they change."""
     ordered = newest_first(heads)
     if is_in_doubt(heads):
         doubted = [name for name in ordered if heads[name].doubt][:DOUBTED_MAX]
         return _with_chains(heads, [*doubted, *sound_heads(heads)])
-    always = set[str]()
+    always = set(proven)
     lacking = heads[ordered[0]].lacking if ordered else ()
     having = (sound_heads(heads, having=name) for name in lacking)
-    for group in (ordered, filter(proven.__contains__, ordered), sound_heads(heads), *having):
+    for group in (ordered, sound_heads(heads), *having):
         always |= set(islice(group, 1))
     candidates = _candidates(heads, always | set(ordered[: policy.keep_newest]))
     plan = plan_retention([_as_backup(heads[name], name in always) for name in candidates], policy)
     return _with_chains(heads, [backup.name for backup in plan.keep])
 
 
-def is_replaced(heads: Mapping[str, Head], proven: set[str], damaged: Collection[str]) -> bool:
+def is_replaced(
+    heads: Mapping[str, Head], proven: Collection[str], damaged: Collection[str]
+) -> bool:
     """Whether a base that is newer than these damaged heads, and not in doubt, makes up for them.
 
     It was proven, or has outlived a drill: a damaged head is of no use, but what it names may be.

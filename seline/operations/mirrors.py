@@ -148,6 +148,7 @@ class _Lane:
         self._rival = ""
         """Where another process is that mirrors the same volume."""
         self._is_known = False
+        self._is_drilling = False
         self._failed = False
         self.mirror = Mirror(
             store,
@@ -183,8 +184,16 @@ class _Lane:
     async def drill(self, scratch: Scratch | None) -> str:
         """Read the newest copy back, record that in a proof, and return a line.
 
-        What is damaged is copied again, and then ExportFailed names it.
+        What is damaged is copied again, and then ExportFailed names it. No head is removed during a
+        drill, so that the head of its proof exists.
         """
+        self._is_drilling = True
+        try:
+            return await self._drill(scratch)
+        finally:
+            self._is_drilling = False
+
+    async def _drill(self, scratch: Scratch | None) -> str:
         destination, name = self._target.destination, self._target.destination.name
         try:
             found = await self._read_back(scratch)
@@ -403,7 +412,7 @@ class _Lane:
                     return
 
     def _is_sweep_due(self) -> bool:
-        return self._is_due(self._swept_at, SWEEP_EVERY)
+        return not self._is_drilling and self._is_due(self._swept_at, SWEEP_EVERY)
 
     def _is_due(self, at: datetime, every: timedelta) -> bool:
         elapsed = self._store.clock.now() - at

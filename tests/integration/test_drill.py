@@ -15,6 +15,7 @@ from seline.domain.mirror import Proof
 from seline.errors import ExportFailed
 from seline.operations import Operations
 from seline.operations.copies import Copies
+from seline.operations.mirror_store import MirrorStore
 from seline.operations.scratch import PREFIX, scratch_folder
 from seline.outbound.destinations.folder import Folder
 from seline.outbound.sealing import AgeSealer, new_key
@@ -259,6 +260,52 @@ async def test_the_proof_of_a_person_is_learned_and_stays(bot: Bot, place: Path)
     bot.clock.advance(300)
     await bot.mirrored()
     assert "by person at box" in (await check(bot))["detail"]
+
+
+async def test_a_sweep_keeps_the_copy_that_was_proven_with_the_key(bot: Bot, place: Path) -> None:
+    """The service without the key goes on to prove that newer ones are as they were stored."""
+    sealed(bot, AgeSealer([new_key().recipient]))
+    await bot.mirrored()
+    by_person = heads(place)[0].name
+    at = MirrorStore(bot.bucket, UNSEALED, folder(place).name)
+    proof = Proof(head=by_person, at="2025-01-06T20:00:00Z", by="person", decrypted=True, objects=1)
+    await at.put_proof(proof)
+    for number in range(26):
+        bot.clock.advance(400 * DAY_S)
+        await bot.data.save_json("a.json", {"n": number})
+        await bot.mirrored()
+        if number == 24:
+            await bot.operations.drill()
+    assert by_person in {head.name for head in heads(place)}
+    assert {head.name for head in heads(place)} >= {proof.head for proof in proofs(place)}
+
+
+async def test_a_sweep_waits_for_the_drill_so_that_what_is_proven_is_there(
+    bot: Bot, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mirror, "CHAIN_HEADS_MAX", 3)
+    real, begun, goes_on = bot.bucket.get, asyncio.Event(), asyncio.Event()
+
+    async def waits(key: str, *, bytes_max: int) -> bytes:
+        if "/objects/" in key:
+            begun.set()
+            await goes_on.wait()
+        return await real(key, bytes_max=bytes_max)
+
+    bot.bucket.get = waits  # type: ignore[method-assign]
+    drill = asyncio.create_task(bot.operations.drill())
+    await begun.wait()
+    for number in range(6):
+        bot.clock.advance(60 if number < 5 else HOUR_S)
+        await bot.data.save_json("a.json", {"later": number})
+        await bot.mirrored()
+    goes_on.set()
+    await drill
+    [proof] = proofs(place)
+    assert proof.head in {head.name for head in heads(place)}
+    bot.clock.advance(HOUR_S)
+    assert "removed" in await bot.mirrored()
+    assert proof.head in {head.name for head in heads(place)}
 
 
 async def test_health_warns_where_nothing_was_proven_for_a_month(bot: Bot) -> None:
