@@ -293,9 +293,10 @@ def restore_volume(settings: Settings, copy: Copy, *, lock_wait_s: float) -> Imp
     return asyncio.run(_restored(store, settings, lambda managed: fill_volume(managed, copy)))
 
 
-def try_restore(settings: Settings, copy: Copy) -> int:
+def try_restore(settings: Settings, copy: Copy, *, close: Callable[[], Awaitable[None]]) -> int:
     """Restore a copy into the temporary directory and compare it; return how many contents. Blocks.
 
+    `close` releases the connections of `copy.fetch`, which end with the event loop of this call.
     Raises VolumeFull without room there, and as `restore_and_compare` does.
     """
     why = no_room(copy.documents)
@@ -304,7 +305,14 @@ def try_restore(settings: Settings, copy: Copy) -> int:
             f"{copy.name} cannot be restored here: {why}.",
             hint="Free space there, or set TMPDIR to a directory on a larger disk.",
         )
-    return asyncio.run(restore_and_compare(copy, settings, _open_scratch))
+
+    async def restored() -> int:
+        try:
+            return await restore_and_compare(copy, settings, _open_scratch)
+        finally:
+            await close()
+
+    return asyncio.run(restored())
 
 
 def _open_scratch(settings: Settings) -> DocumentStore:

@@ -43,14 +43,17 @@ def drill(options: VerbOptions, destination: str, identity: str | None, volume: 
     with terminal.busy(f"Reading {destination}"):
         copy = run_async(_found(store, sealer, volume))
     with terminal.busy("Restoring and comparing"):
-        compared = try_restore(settings_of(options), copy)
+        compared = try_restore(settings_of(options), copy, close=store.close)
     return run_async(_prove(options, store, sealer, copy, compared))
 
 
 async def _found(store: "ObjectStore", sealer: "Sealer", volume: str) -> "Copy":
     from seline.operations.copies import Copies
 
-    return await Copies(store, sealer, takes_plain=True).find(volume=volume)
+    try:
+        return await Copies(store, sealer, takes_plain=True).find(volume=volume)
+    finally:
+        await store.close()
 
 
 async def _prove(
