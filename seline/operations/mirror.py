@@ -359,6 +359,7 @@ class Mirror:
         documents, size_bytes = len(sizes), sum(sizes)
         new = await in_thread(partial(_keys, manifest, frozenset() if is_base else self._named))
         name = mirror.head_name(snapshot.taken_at, sequence)
+        self._sequence = sequence  # used up also if the answer is lost: the head may be there
         stored = await at.put_manifest(name, manifest)
         head = Head(
             volume=at.volume,
@@ -377,7 +378,6 @@ class Mirror:
         )
         await at.put_head(head)
         self._lost -= set(new)
-        self._sequence = sequence
         self._chain = [head] if is_base else [*self._chain, head]
         self._named = set(new) if is_base else self._named | set(new)
         if not head.doubt:

@@ -309,8 +309,9 @@ class _Lane:
         try:
             with suppress(ObjectForbidden):  # the credentials only write
                 await self._destinations.enter(destination, job="mirror")
-            with suppress(ObjectForbidden):
-                await MirrorStore(destination, self._sealer, volume).put_key_file()
+            if not self._is_known or self._is_sweep_due():  # it costs scrypt twice, 0.2 s
+                with suppress(ObjectForbidden):
+                    await MirrorStore(destination, self._sealer, volume).put_key_file()
             self._is_unclaimed = True
             await self._look()
         except AnotherDestination:

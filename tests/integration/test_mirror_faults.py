@@ -13,7 +13,7 @@ from seline.errors import ExportFailed
 from seline.operations.copies import Copies
 from seline.outbound.destinations.folder import Folder
 from seline.outbound.sealing import AgeSealer
-from seline.ports.destinations import ObjectForbidden
+from seline.ports.destinations import ObjectForbidden, Target
 from seline.ports.sealing import UNSEALED
 from tests.mirrored_bot import HOUR_S, Bot, Counted, folder, heads
 
@@ -244,6 +244,28 @@ async def test_a_head_after_a_clock_that_was_ahead_is_the_newest(bot: Bot, place
     assert await restored(place) == {"a.json": {"n": "now"}}
 
 
+async def test_a_head_whose_answer_was_lost_is_older_than_the_next(bot: Bot, place: Path) -> None:
+    """Also if the clock is set back: two heads with one number would be in the order of time."""
+    await bot.data.save_json("a.json", {"n": 1})
+    await bot.mirrored()
+    real = bot.bucket.put
+
+    async def answer_lost(key: str, data: bytes, *, replace: bool = True) -> None:
+        await real(key, data, replace=replace)
+        if "/heads/" in key:
+            raise ExportFailed("no answer")
+
+    await bot.data.save_json("a.json", {"n": 2})
+    bot.bucket.put = answer_lost  # type: ignore[method-assign]
+    with pytest.raises(ExportFailed, match="no answer"):
+        await bot.mirrored()
+    bot.bucket.put = real  # type: ignore[method-assign]
+    await bot.data.save_json("a.json", {"n": 3})
+    bot.clock.set_back(60)
+    await bot.mirrored()
+    assert await restored(place) == {"a.json": {"n": 3}}
+
+
 async def test_a_lost_record_does_not_begin_the_sequence_again(tmp_path: Path, place: Path) -> None:
     first = Bot(tmp_path, Counted(place))
     for number in range(3):
@@ -276,6 +298,31 @@ async def test_each_passphrase_has_a_key_file(tmp_path: Path, place: Path) -> No
 
 
 # two at once
+
+
+async def test_a_folder_that_is_looked_for_in_each_run_gets_the_key_file_once(
+    tmp_path: Path, place: Path
+) -> None:
+    """What makes it takes 0.2 s of processor."""
+    made = 0
+
+    class Counting(AgeSealer):
+        def key_file(self) -> bytes:
+            nonlocal made
+            made += 1
+            return super().key_file()
+
+    bucket = Counted(place)
+    target = Target(bucket, 3, same_disk=True, mode="mirror", may_be_unmounted=True)
+    bot = Bot(tmp_path, bucket, target=target, sealer=Counting(passphrase="sixteen characters"))
+    for number in range(3):
+        await bot.data.save_json("a.json", {"n": number})
+        await bot.mirrored()
+    assert made == 1
+    bot.clock.advance(HOUR_S)
+    await bot.mirrored()
+    assert made == 2, "with each sweep, because it may be gone"
+    await bot.store.close()
 
 
 async def test_accepting_waits_for_no_other_run(bot: Bot, place: Path) -> None:
