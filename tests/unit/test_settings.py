@@ -64,6 +64,21 @@ def test_the_example_file_loads() -> None:
     assert load_settings(config=str(TOML), environ={}).storage == Settings().storage
 
 
+def test_a_table_at_the_end_of_the_example_file_adds_a_destination_and_a_sink(
+    tmp_path: Path,
+) -> None:
+    """The README has such a table; a list in the file itself would make the file no TOML."""
+    file = tmp_path / "own.toml"
+    added = '[[exports.destinations]]\nname = "nas"\nurl = "file:///mnt/nas"\n'
+    added += '[[alerts.sinks]]\nkind = "log"\n'
+    file.write_text(TOML.read_text(encoding="utf-8") + added)
+
+    settings = load_settings(config=str(file), environ={})
+
+    assert [each.name for each in settings.exports.destinations] == ["nas"]
+    assert [each.kind for each in settings.alerts.sinks] == ["log"]
+
+
 def test_later_sources_win_and_are_recorded_as_origins(tmp_path: Path) -> None:
     file = tmp_path / "own.toml"
     file.write_text("[backups]\nkeep_newest = 1\nkeep_daily = 2\nkeep_weekly = 3\n")
