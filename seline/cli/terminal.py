@@ -3,13 +3,10 @@
 No other package prints. Progress appears only on a terminal.
 """
 
-import functools
 import io
 import json
 import os
-import re
 import shlex
-import shutil
 import sys
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from seline.program import COMMAND, program
 from seline.quoting import quoted
 
 if TYPE_CHECKING:
@@ -27,8 +25,6 @@ UNDO_SHOWN_MAX: Final = 20
 _INPUT_BYTES: Final = 1024
 _YES: Final = frozenset({"y", "yes"})
 _UNITS: Final = ("bytes", "KB", "MB", "GB")
-_COMMAND: Final = re.compile(r"(`|: |&& |\| |^  )seline (?=([a-z]+))", re.MULTILINE)
-"""A command in a notice, and its verb."""
 _HERE: Final = frozenset({"config", "key", "serve", "token"})
 """Verbs that work only on the data directory's machine."""
 _logged: Final[set[str]] = set()
@@ -56,6 +52,9 @@ def out_bytes(data: bytes) -> None:
 
 def out_json(value: object) -> None:
     """Print a value as JSON in UTF-8, in every encoding of the terminal."""
+    if isinstance(value, dict) and "undo" in value:
+        steps = [{**step, "command": runnable(step["command"])} for step in value["undo"]]
+        value = {**value, "undo": steps}
     out_bytes(json.dumps(value, ensure_ascii=False, indent=2).encode() + b"\n")
 
 
@@ -103,7 +102,7 @@ def notice_undo(answer: Mapping[str, Any]) -> None:
     """Print the commands that take back what an answer reports, one in a line."""
     steps = answer.get("undo", ())  # an older server has none
     for step in steps[:UNDO_SHOWN_MAX]:
-        notice(f"To undo: {step['command']}")
+        notice(f"To undo: {runnable(step['command'])}")
     if len(steps) > UNDO_SHOWN_MAX:
         notice(f"and so on for {len(steps) - UNDO_SHOWN_MAX:,} more")
 
@@ -113,7 +112,7 @@ def runnable(text: str) -> str:
 
     They run also if `seline` is not on PATH.
     """
-    return _COMMAND.sub(lambda found: f"{found[1]}{_command()} {_given(found[2])}", text)
+    return COMMAND.sub(lambda found: f"{found[1]}{_command()} {_given(found[2])}", text)
 
 
 def _given(verb: str) -> str:
@@ -125,13 +124,10 @@ def _given(verb: str) -> str:
     return "".join(f"--{name.replace('_', '-')} {quoted(value)} " for name, value in given.items())
 
 
-@functools.cache
 def _command() -> str:
-    """Return how this process was called, if `seline` alone would not be found."""
-    called = sys.argv[0]
-    if os.path.basename(called) != "seline":
+    if os.path.basename(sys.argv[0]) != "seline":
         return f"{shlex.quote(sys.executable)} -m seline"
-    return "seline" if os.sep not in called or shutil.which("seline") else shlex.quote(called)
+    return shlex.quote(program())
 
 
 def warn(text: str) -> None:

@@ -23,6 +23,7 @@ from seline.http.requests import check_json, flag, read_body
 from seline.http.undo import undo_steps
 from seline.operations.health import HealthBody, unopened_health
 from seline.operations.usage import StorageInfo
+from seline.program import typed
 
 EXPORT_BYTES_MAX: Final = 1 << 30
 TAR: Final = "application/x-tar"
@@ -34,7 +35,10 @@ async def health(request: web.Request) -> JsonAnswer[HealthBody]:
     unavailable = context(request).unavailable()
     if unavailable is not None:
         return answer(unopened_health(context(request).settings.data_dir, unavailable), indent=2)
-    return answer(await operations(request).health(), indent=2)
+    health = await operations(request).health()
+    for check in health["checks"]:
+        check["fix"] = typed(check["fix"])
+    return answer(health, indent=2)
 
 
 async def storage_info(request: web.Request) -> JsonAnswer[StorageInfo]:

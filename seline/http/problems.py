@@ -11,6 +11,7 @@ from aiohttp import web
 from seline import errors
 from seline.errors import SelineError
 from seline.http import MERGE_PATCH
+from seline.program import typed
 
 PROBLEM_TYPE: Final = "application/problem+json"
 CLIENT_GONE: Final = 499
@@ -87,7 +88,7 @@ def problem(error: SelineError) -> web.Response:
         "status": status,
         "detail": error.message,
         "code": error.code,
-        "hint": error.hint,
+        "hint": typed(error.hint),
         **{name: value for name, value in error.details.items() if value is not None},
     }
     response = web.Response(status=status, body=_encoded(body), content_type=PROBLEM_TYPE)

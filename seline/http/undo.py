@@ -7,6 +7,7 @@ from seline.domain.undo import DeleteAgain, PinAgain, RestoreBack, RevokeAgain, 
 from seline.http import PREFIX
 from seline.http.answers import UndoStep
 from seline.manager.call_record import current_record
+from seline.program import typed
 from seline.quoting import quoted
 
 
@@ -57,5 +58,5 @@ def _request(
     headers: Mapping[str, str] | None = None,
 ) -> UndoStep:
     return UndoStep(
-        method=method, path=PREFIX + path, headers=headers or {}, body=body, command=command
+        method=method, path=PREFIX + path, headers=headers or {}, body=body, command=typed(command)
     )

@@ -11,6 +11,7 @@ from seline.domain.sentences.translate import Passage, passages
 from seline.domain.texts import Language
 from seline.page.static import address_of
 from seline.page.texts import Texts, own_texts
+from seline.program import typed
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -65,6 +66,7 @@ def render(template: str, texts: Texts, now: datetime, values: Mapping[str, Any]
         "language": texts.language,
         "passages": functools.partial(_passages, texts.language),
         "static": address_of,
+        "typed": typed,
     }
     return environment().get_template(template).render(**known, **values)
 

@@ -34,6 +34,7 @@ from seline.outbound.alert_sinks import build_sinks
 from seline.outbound.heartbeat import send_heartbeat
 from seline.outbound.http_client import open_session
 from seline.ports.futures import wait_for
+from seline.program import typed
 from seline.server import listening
 from seline.settings import Settings
 from seline.storage.volume.lock import find_holder
@@ -315,7 +316,7 @@ class Serving(NeverCopied):
                 "SELINE_ADMIN_TOKEN (at least 16 characters), or run `seline token create` on this "
                 "machine"
             )
-        more = "" if self.first_secret else "; `seline token create` makes a token"
+        more = "" if self.first_secret else typed("; `seline token create` makes a token")
         _log.info("ready on %s, data in %s%s", self.listens_on, self.data_dir, more)
 
     def _wait_for(self, failure: SelineError) -> None:
