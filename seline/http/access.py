@@ -194,9 +194,10 @@ def check_browser(request: web.Request) -> None:
     settings = context(request).settings
     allowed = settings.server.allowed_hosts
     if (allowed or not settings.bind_is_public) and host not in {*_LOOPBACK, *allowed}:
+        named, port = repr(str(host)[:100]), request.get_extra_info("sockname")[1]
         raise Forbidden(
-            f"This server does not answer to the name {str(host)[:100]!r}.",
-            hint="Call it as http://127.0.0.1 on its own machine, or add the name to "
+            f"This server does not answer to the name {named}.",
+            hint=f"Call it as http://127.0.0.1:{port} on its own machine, or add the name to "
             "`server.allowed_hosts` (behind a proxy: the name that the clients use).",
         )
     origin = request.headers.get("Origin")

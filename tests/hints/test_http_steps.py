@@ -444,8 +444,9 @@ async def test_a_server_for_this_machine_is_called_by_its_own_name(
     status, problem = await raw(server, asking("bot.example.org"))
     assert status == 403
     step = follow(problem["hint"])
-    address = re.search(r"http://([\d.]+)", step.text)
+    address = re.search(r"http://([\d.]+):(\d+)", step.text)
     assert address is not None
+    assert server.address.endswith(f":{address[2]}")
 
     assert (await raw(server, asking(address[1])))[0] == 200
 

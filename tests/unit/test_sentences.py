@@ -18,6 +18,7 @@ from tests.docs.blocks import ROOT
 SHOWN_BY_A_READER = (
     "access",
     "domain",
+    "http/access.py",
     "manager",
     "operations",
     "outbound/destinations",
