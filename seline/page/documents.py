@@ -20,6 +20,7 @@ from seline.errors import (
 )
 from seline.http.files import send_download
 from seline.http.problems import status_of
+from seline.manager.changes import RestorePlan
 from seline.operations.difference import difference_between
 from seline.page.json_view import keys_of, shown, tree
 from seline.page.texts import Texts
@@ -114,12 +115,14 @@ async def restore(visit: Visit) -> web.Response:
     """Restore a backup, or one value of it. If the document is newer than the form, ask again."""
     name, path, backup = visit.part("name"), visit.field("path"), visit.field("backup")
     try:
-        restored, _ = await visit.context.data.planned_restore(
+        restored, plan = await visit.context.data.planned_restore(
             name, backup or None, path, if_match(visit.field("revision")), dry_run=False
         )
     except RevisionMismatch as error:
         return await _preview(visit, name, backup or None, path, error)
     t = visit.texts
+    if _is_same(plan):
+        return visit.go(address(name), t("documents.restored_same", name=name))
     what = t("documents.restored_path", path=" › ".join(keys_of(path))) if path else name
     text = t("documents.restored", what=what, at=f"{restored.taken_at:%Y-%m-%d %H:%M:%S}")
     kept = t(f"documents.kept_{restored.kept_in}")
@@ -200,8 +203,14 @@ async def _preview(
         found=shown(await difference_between(plan.before, plan.after)),
         revision={**by_kept, "nowhere": NO_DOCUMENT}.get(restored.kept_in, ""),
         has_document=plan.before is not None,
+        is_same=_is_same(plan),
         is_newer=newer is not None,
     )
+
+
+def _is_same(plan: RestorePlan) -> bool:
+    """Whether a restore changes nothing."""
+    return plan.before is not None and plan.before.revision == plan.after.revision
 
 
 async def _confirm_delete(

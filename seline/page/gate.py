@@ -6,6 +6,7 @@ from a browser and not to the API.
 
 import asyncio
 import contextlib
+import hashlib
 import hmac
 import logging
 from collections.abc import Awaitable, Callable, Mapping
@@ -15,9 +16,11 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from aiohttp import web
 
-from seline.access.sessions import AGE_MAX, Session
+from seline.access.sessions import AGE_MAX, SESSIONS_MAX, Session
 from seline.errors import (
+    DocumentNotFound,
     Forbidden,
+    InvalidDocumentName,
     InvalidRequest,
     MethodNotAllowed,
     RequestTooLarge,
@@ -33,13 +36,15 @@ from seline.http.problems import status_of, unexpected
 from seline.http.requests import DECODING, INLINE_BYTES_MAX, body_pieces, check_coding
 from seline.page.rendering import NOT_INSTALLED, is_installed
 from seline.page.texts import Texts, preferred, texts_in
-from seline.page.visit import FORM_BYTES_MAX, HTML, KEPT_BYTES_MAX, PageRoute, Visit
+from seline.page.visit import FORM_BYTES_MAX, HTML, KEPT_BYTES_MAX, PageRoute, Sent, Visit
 
 COOKIE: Final = "seline"
 SECURE_COOKIE: Final = "__Host-seline"
 LANGUAGE_COOKIE: Final = "seline_language"
 FIELDS_MAX: Final = 200
 STARTING_S: Final = 2
+TWICE_S: Final = 2.0
+"""For how long after its answer the same form counts as sent twice by one double click."""
 _FORM: Final = "application/x-www-form-urlencoded"
 _OWN_SITES: Final = frozenset({"same-origin", "none"})
 _ADDRESS_MAX: Final = 2_000
@@ -95,10 +100,20 @@ async def texts_for(request: web.Request) -> Texts:
 
 def error_page(visit: Visit, error: SelineError) -> web.Response:
     """Return an error as a page: what happened, and the next step."""
-    response = visit.render("error.html", status=status_of(error), error=error)
+    response = visit.render(
+        "error.html", status=status_of(error), error=error, document=_document_of(visit, error)
+    )
     if isinstance(error, TooManyRequests):
         response.headers["Retry-After"] = str(error.details.get("retry_after_s", 60))
     return response
+
+
+def _document_of(visit: Visit, error: SelineError) -> str:
+    """Return the document whose page leads on from an error; empty if there is none."""
+    name = visit.request.match_info.get("name", "")
+    is_below = visit.request.path.startswith(f"/documents/{name}/")
+    is_unknown = isinstance(error, (DocumentNotFound, InvalidDocumentName))
+    return name if is_below and visit.session is not None and not is_unknown else ""
 
 
 async def _admitted(visit: Visit, route: PageRoute) -> web.StreamResponse:
@@ -143,7 +158,37 @@ async def _posted(visit: Visit, route: PageRoute) -> web.StreamResponse:
             hint="Open the page again, then send the form again.",
         )
     _check_scope(visit, route)
-    return await audited(visit.request, lambda _: route.handler(visit), named(session))
+    return await _answered_once(
+        visit,
+        session,
+        lambda _: audited(visit.request, lambda _: route.handler(visit), named(session)),
+    )
+
+
+async def _answered_once(visit: Visit, session: Session, answer: _Answer) -> web.StreamResponse:
+    """Answer a form that is sent twice at once, as by a double click, as the first time.
+
+    The browser drops the answer to the first. The second would be refused: its backup is used up,
+    or its document exists already.
+    """
+    sent, now_s = visit.site.sent, asyncio.get_running_loop().time
+    digest = hashlib.sha256(repr((visit.request.path, visit.form)).encode()).digest()
+    first = sent.get(session.id)
+    if first is not None and first.digest == digest:
+        await first.answered.wait()
+        if first.led_to and now_s() < first.again_until_s:
+            return visit.go(first.led_to)
+    mine = sent[session.id] = Sent(digest=digest)
+    sent.move_to_end(session.id)
+    while len(sent) > SESSIONS_MAX:
+        sent.popitem(last=False)
+    try:
+        response = await answer(visit.request)
+        mine.led_to = response.headers.get("Location", "")
+        return response
+    finally:
+        mine.again_until_s = now_s() + TWICE_S
+        mine.answered.set()
 
 
 def named(session: Session) -> str:

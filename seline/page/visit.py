@@ -89,6 +89,17 @@ class Flash(NamedTuple):
 
 
 @dataclass(slots=True, kw_only=True)
+class Sent:
+    """The form that a session sent last. `again_until_s` is of the event loop's clock."""
+
+    digest: bytes
+    answered: asyncio.Event = field(default_factory=asyncio.Event)
+    led_to: str = ""
+    """Where its redirect leads; empty if it changed nothing."""
+    again_until_s: float = 0.0
+
+
+@dataclass(slots=True, kw_only=True)
 class Site:
     """What the page keeps while the process runs."""
 
@@ -96,6 +107,8 @@ class Site:
     once: OneTimeLink
     views: tuple[View, ...]
     flashes: OrderedDict[str, Flash] = field(default_factory=OrderedDict[str, Flash])
+    """By the id of the session."""
+    sent: OrderedDict[str, Sent] = field(default_factory=OrderedDict[str, Sent])
     """By the id of the session."""
     large_forms: asyncio.Semaphore = field(
         default_factory=lambda: asyncio.Semaphore(LARGE_FORMS_MAX)

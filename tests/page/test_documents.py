@@ -1,5 +1,6 @@
 """Documents: the list, one document, its backups, restore, undo, delete and pins."""
 
+import asyncio
 import json
 from pathlib import Path
 
@@ -78,6 +79,7 @@ async def test_a_document_shows_its_contents_and_its_backups(
     assert 'userName "Sam"' in page.text
     assert "2 items" in page.text
     assert "kept among the newest 5" in page.text
+    assert "Open one to see what a restore would change." in page.text
     assert f"/documents/{NAME}/backups/{await backup_of(server)}" in page.links.values()
 
 
@@ -233,8 +235,59 @@ async def test_a_restore_over_a_newer_content_asks_again(owner: Browser, server:
 async def test_a_backup_that_is_gone_is_a_page(owner: Browser, server: Serving) -> None:
     await two_versions(server)
     gone = "user_profile_20200101_000000.json"
+    page = await owner.get(f"/documents/{NAME}/backups/{gone}")
 
-    assert (await owner.get(f"/documents/{NAME}/backups/{gone}")).status == 404
+    assert page.status == 404
+    assert page.links[NAME] == f"/documents/{NAME}"
+    assert NAME not in (await owner.get("/documents/none.json/edit?item=x")).links
+
+
+async def test_a_form_that_is_sent_twice_at_once_is_answered_as_the_first(
+    owner: Browser, server: Serving
+) -> None:
+    """A double click: the browser drops the first answer and shows the second."""
+    await two_versions(server)
+    page = await owner.get(f"/documents/{NAME}/backups/{await backup_of(server)}")
+    form = next(form for form in page.forms if "Restore" in form.buttons)
+    other = Browser(owner.session, owner.address)
+
+    pages = await asyncio.gather(*(each.post(form.action, form.fields) for each in (owner, other)))
+
+    assert [page.status for page in pages] == [200, 200]
+    assert any("is again as it was on" in page.text for page in pages)
+    assert (await server.data.load_json(NAME))["userName"] == "Alex"
+    assert len(await server.data.backups(NAME)) == 1
+
+
+async def test_a_form_whose_first_answer_was_an_error_is_carried_out(
+    owner: Browser, server: Serving
+) -> None:
+    await two_versions(server)
+    page = await owner.get(f"/documents/{NAME}/backups/{await backup_of(server)}")
+    form = next(form for form in page.forms if "Restore" in form.buttons)
+    await server.data.save_json(NAME, {"userName": "Kim"})
+
+    assert [(await owner.post(form.action, form.fields)).status for _ in range(2)] == [412, 412]
+
+
+async def test_a_restore_that_would_change_nothing_is_not_offered(
+    owner: Browser, server: Serving
+) -> None:
+    await two_versions(server)
+    backup = await backup_of(server)
+    before = await owner.get(f"/documents/{NAME}/backups/{backup}")
+    await server.data.delete(NAME)
+    await owner.get("/documents/deleted")
+    await owner.press("Restore")
+    newest = await backup_of(server)
+    page = await owner.get(f"/documents/{NAME}/backups/{newest}")
+    form = next(form for form in before.forms if "Restore" in form.buttons)
+
+    assert "there is nothing to restore" in page.text
+    assert not [form for form in page.forms if "Restore" in form.buttons]
+    page = await owner.post(form.action, {**form.fields, "backup": newest})
+    assert "nothing was changed" in page.text
+    assert "Undo" not in page.text
 
 
 # delete, undelete, pin
