@@ -87,10 +87,10 @@ class Wording:
 
     def span(self, seconds: float) -> str:
         """Return how long ago something was, or when it will be, in the largest unit not zero."""
-        kind = "ago" if seconds >= 0 else "in"
+        kind, whole = ("ago", int) if seconds >= 0 else ("in", round)
         for unit, length_s in _SPANS:
             if abs(seconds) >= length_s:
-                return self.count(f"kit.{kind}_{unit}", int(abs(seconds) // length_s))
+                return self.count(f"kit.{kind}_{unit}", whole(abs(seconds) / length_s))
         return self("kit.in_now" if seconds < -CLOCK_DIFFERENCE_S else "kit.ago_now")
 
 

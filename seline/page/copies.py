@@ -136,8 +136,8 @@ async def undo_restore(visit: Visit) -> web.Response:
             await data.restore(document, backup)
         for document, revision in made.items():
             await data.delete(document, if_match=revision)
-        back, gone = t.count("copies.undone", len(replaced)), t.count("copies.gone", len(made))
-        return work.Done(f"{back} {gone}")
+        counts = (("copies.undone", len(replaced)), ("copies.gone", len(made)))
+        return work.Done(" ".join(t.count(key, number) for key, number in counts if number))
 
     return await work.start(visit, t("copies.undoing"), operation, back="/copies")
 

@@ -9,7 +9,7 @@ from aiohttp import web
 from seline import collector
 from seline.domain.backup import parse_aside_name
 from seline.domain.document import BOT, Content, DocumentKey, check_document_name
-from seline.domain.json_codec import NotJson, decode_given, normalised
+from seline.domain.json_codec import OTHER_HINT, NotJson, decode_given, normalised
 from seline.errors import InvalidRequest, RevisionMismatch, SelineError
 from seline.http.problems import status_of
 from seline.http.requests import DECODING, INLINE_BYTES_MAX
@@ -18,6 +18,7 @@ from seline.manager.encoding import content_of
 from seline.operations.difference import difference_between
 from seline.page.documents import ServedDocument, current_of, if_match
 from seline.page.json_view import DifferenceInWords, readable, shown
+from seline.page.texts import Texts
 from seline.page.undo import NO_DOCUMENT, address, undo_button
 from seline.page.visit import FORM_BYTES_MAX, PageRoute, View, Visit
 from seline.ports.medium import not_in_quarantine
@@ -100,12 +101,20 @@ def _form(
         item=item,
         wrong=wrong,
         places=[] if wrong is None else places_of(text, wrong),
+        next_step="" if wrong is None else next_step_of(visit.texts, text, wrong),
         failure=failure,
         found=found,
         newer_text="" if newer is None else _shown_text(newer),
         is_newer=newer is not None,
         is_absent=revision == NO_DOCUMENT,
     )
+
+
+def next_step_of(t: Texts, text: str, error: NotJson) -> str:
+    """Return what to do about a text of a form: the hint of the codec is about a file."""
+    if not text.strip():
+        return t("edit.fill")
+    return t("edit.correct") if error.hint == OTHER_HINT else error.hint
 
 
 def places_of(text: str, error: NotJson) -> list[Place]:

@@ -11,12 +11,15 @@ from seline.page import copies, jobs, work
 from seline.page.history import history_of
 from seline.page.visit import Button, PageRoute, View, Visit
 
+_OF_COPIES: Final = frozenset({"export", "mirror", "drill"})
+"""Jobs that do nothing, and succeed, while there is no destination; Home leaves them out then."""
 _RANK: Final = {Status.CRITICAL: 0, Status.WARNING: 1, Status.INFO: 2, Status.OK: 3}
 
 
 async def show(visit: Visit) -> web.Response:
     """Show the checks of health, the worst first, the usage, the copies and the jobs."""
     operations = visit.context.operations
+    destinations = operations.exports.destinations.records()
     health = cast("dict[str, Any]", await operations.health())
     checks: list[dict[str, Any]] = sorted(health["checks"], key=lambda each: _RANK[each["status"]])
     return visit.render(
@@ -31,8 +34,10 @@ async def show(visit: Visit) -> web.Response:
             for check in checks
         ],
         history=history_of(operations.usage.measured, visit.now, visit.texts),
-        destinations=operations.exports.destinations.records(),
-        jobs=visit.context.jobs.jobs(),
+        destinations=destinations,
+        jobs=[
+            job for job in visit.context.jobs.jobs() if destinations or job.name not in _OF_COPIES
+        ],
     )
 
 
@@ -106,7 +111,7 @@ def _buttons(visit: Visit, check: Mapping[str, str]) -> Iterator[Button]:
     for fix in _FIXES:
         for found in fix.command.finditer(check["fix"]):
             name = found.groupdict().get("name", "")
-            label = visit.texts(fix.label, job=name, destination=name)
+            label = visit.texts(fix.label, job=jobs.label_of(visit.texts, name), destination=name)
             yield Button(fix.action.format(name=name), label)
 
 

@@ -9,7 +9,9 @@ from seline.domain.job import RunOutcome
 from seline.domain.sentences.translate import translated
 from seline.page import work
 from seline.page.gate import own_address
+from seline.page.texts import Texts
 from seline.page.visit import PageRoute, View, Visit
+from seline.settings.values import DEFAULT_JOBS
 
 POLL_S: Final = 0.2
 
@@ -33,7 +35,7 @@ async def run(visit: Visit) -> web.Response:
 async def run_now(visit: Visit, name: str, back: str) -> web.Response:
     """Run a job and wait for its end. Raises JobNotFound."""
     jobs, t = visit.context.jobs, visit.texts
-    run = jobs.run_now(name)
+    run, label = jobs.run_now(name), label_of(t, name)
 
     async def operation(note: work.NoteProgress) -> work.Done:
         while True:
@@ -44,9 +46,14 @@ async def run_now(visit: Visit, name: str, back: str) -> web.Response:
             await asyncio.sleep(POLL_S)
         is_ok = ended is not None and ended.outcome is RunOutcome.OK
         detail = "" if ended is None else translated(t.language, ended.detail)
-        return work.Done(t("jobs.ran" if is_ok else "jobs.failed", job=name, detail=detail))
+        return work.Done(t("jobs.ran" if is_ok else "jobs.failed", job=label, detail=detail))
 
-    return await work.start(visit, t("jobs.run", job=name), operation, back=back)
+    return await work.start(visit, t("jobs.run", job=label), operation, back=back)
+
+
+def label_of(t: Texts, name: str) -> str:
+    """Return what the page calls a job; the name itself of one that does not exist."""
+    return t(f"home.job_{name}") if name in DEFAULT_JOBS else name
 
 
 def _progress(visit: Visit) -> str:

@@ -9,7 +9,7 @@ from seline.domain.document import ABSENT, BOT, DocumentKey, check_document_name
 from seline.domain.json_codec import NotJson
 from seline.errors import InvalidDocumentName, RevisionMismatch, SelineError
 from seline.http.problems import status_of
-from seline.page.editing import SENT_BYTES_MAX, content_of_text, places_of
+from seline.page.editing import SENT_BYTES_MAX, content_of_text, next_step_of, places_of
 from seline.page.undo import address, undo_button
 from seline.page.visit import PageRoute, View, Visit
 
@@ -66,6 +66,7 @@ def _form(
         text=text,
         wrong=wrong,
         places=[] if wrong is None else places_of(text, wrong),
+        next_step="" if wrong is None else next_step_of(visit.texts, text, wrong),
         failure=failure,
         exists=exists,
         is_name_wrong=exists or isinstance(failure, InvalidDocumentName),

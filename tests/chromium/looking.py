@@ -48,7 +48,7 @@ STILL_ENGLISH: Final = (
 The list only becomes shorter: a text that is not in it fails, and so does a row that is not found.
 """
 STILL_MIXED: Final = re.compile(
-    r"(La tâche \w+ a tourné\. )?(nas|usb|lab) ?: .*|.*\(it shrank from .*|"
+    r"([\w' ]+ : fait\. )?(nas|usb|lab) ?: .*|.*\(it shrank from .*|"
     "created at the first start"
 )
 """Texts of the core that are part of a French one, and so are not marked."""

@@ -57,7 +57,7 @@ def home(hand: Hand, place: Place) -> Stops:
     hand.wait()
     hand.says("copies.use_done", destination="usb")
     hand.open("/")
-    hand.press("jobs.run", job="export")
+    hand.press("jobs.run", job=hand.t("home.job_export"))
     hand.wait()
     yield "home_job_ran"
 

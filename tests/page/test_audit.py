@@ -99,5 +99,5 @@ async def test_long_work_has_a_second_line_once_it_has_ended(
     await owner.wait()
     page = await owner.get(f"/audit?document={NAME}")
 
-    assert "POST /fix/verify, ended answered with done" in page.text
+    assert "POST /fix/verify, ended done" in page.text
     assert f"{NAME}: created as" in page.text

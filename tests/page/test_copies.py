@@ -65,7 +65,7 @@ async def test_a_destination_shows_its_state_and_is_copied_to_and_proven(at: At)
     for label in ("Mirror now", "Export now", "Prove a restore now"):
         await at.browser.press(label)
         page = await at.browser.wait()
-        assert "has run." in page.text, page.text
+        assert ": done." in page.text, page.text
         page = await at.browser.get("/copies")
 
     assert "nas Well is mirrored and takes exports" in page.text

@@ -38,7 +38,7 @@ async def test_a_document_is_edited_and_the_edit_undone(owner: Browser, server: 
         ('{\n  "a": 1,\n  "b" 2\n}', "Line 3, column 7: a colon is missing"),
         ('{"a": 1,\n}', "Line 2, column 1: a comma before the closing bracket"),
         ('{"a": 1, "a": 2}', 'Line 1, column 10: duplicate key "a"'),
-        ("", "empty file"),
+        ("", "The text is empty."),
         ('{"a": NaN}', "NaN"),
         ("[" * 300 + "]" * 300, "nested deeper than"),
         ('{"a": "' + "x" * 500 + '" 1}', "Line 1, column 510:"),

@@ -78,6 +78,15 @@ async def test_what_is_well_is_folded_away(owner: Browser) -> None:
     assert "changes are taken" not in shown
 
 
+async def test_without_a_destination_no_job_of_copies_is_said_to_have_succeeded(
+    owner: Browser,
+) -> None:
+    page = await owner.get("/")
+
+    assert "Check every document" in page.text
+    assert "Prove that a copy can be restored" not in page.text
+
+
 async def test_a_destination_shows_its_copy_and_its_proof(tmp_path: Path) -> None:
     settings = settings_for(
         tmp_path / "data",
@@ -91,10 +100,11 @@ async def test_a_destination_shows_its_copy_and_its_proof(tmp_path: Path) -> Non
         browser = Browser(session, server.address)
         page = await browser.sign_in()
         assert "nas Newest copy: never Last proven restorable: never" in page.text
+        assert "Prove that a copy can be restored" in page.text
         csrf = page.forms[0].fields["csrf"]
         await browser.post("/fix/jobs/mirror", {"csrf": csrf})
         page = await browser.wait()
-        assert "The job mirror has run." in page.text
+        assert "Mirror: done." in page.text
         await browser.post("/fix/jobs/drill", {"csrf": csrf})
         await browser.wait()
         page = await browser.get("/")

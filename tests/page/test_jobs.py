@@ -1,7 +1,9 @@
 """Jobs: the list, a run now with its progress, and the runs."""
 
 import asyncio
+import dataclasses
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +24,19 @@ async def test_a_job_runs_now_and_shows_what_it_did(owner: Browser) -> None:
     page = await owner.wait()
 
     assert page.path == "/jobs"
-    assert "The job usage has run." in page.text
+    assert "Measure the room: done." in page.text
     assert "Measure the room Succeeded just now" in page.text
+
+
+async def test_a_run_that_found_nothing_to_do_and_is_not_recorded_is_a_success(
+    owner: Browser, server: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = next(job for job in server._worker.jobs() if job.name == "mirror")
+    quiet = dataclasses.replace(job, last=None, last_success=datetime.now(UTC))
+    monkeypatch.setattr(server._worker, "jobs", lambda: [quiet])
+    page = await owner.get("/jobs")
+
+    assert "Mirror Succeeded just now" in page.text
 
 
 async def test_the_runs_of_a_job_have_outcome_and_detail(owner: Browser, server: Serving) -> None:
@@ -111,4 +124,4 @@ async def test_a_run_of_the_mirror_shows_how_far_it_is(tmp_path: Path) -> None:
                 release.set()
                 page = await browser.wait()
 
-    assert "The job mirror has run." in page.text
+    assert "Mirror: done." in page.text

@@ -164,6 +164,8 @@ def test_the_language_is_the_browser_s(header: str, language: str) -> None:
         (-30, "in less than a minute", "dans moins d'une minute"),
         (-60, "in 1 minute", "dans 1 minute"),
         (-86_400 * 3, "in 3 days", "dans 3 jours"),
+        (-86_400 * 30 + 5, "in 30 days", "dans 30 jours"),
+        (86_400 * 30 - 5, "29 days ago", "il y a 29 jours"),
         (59, "just now", "à l'instant"),
         (60, "1 minute ago", "il y a 1 minute"),
         (7_200, "2 hours ago", "il y a 2 heures"),

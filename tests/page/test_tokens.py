@@ -19,7 +19,7 @@ async def test_a_secret_is_shown_once_and_never_cached(owner: Browser, server: S
     assert page.headers["Cache-Control"] == "no-store"
     assert "dashboard" in page.text
     assert "may only read" in page.text
-    assert "Expires: in 29 days" in page.text
+    assert "Expires: in 30 days" in page.text
 
     assert not SECRET.search((await owner.get("/tokens")).html)
     client = Client(owner.session, owner.address)
