@@ -23,6 +23,7 @@ from typing import Any, Final
 from seline.http import PREFIX
 from seline.library import open_seline
 from seline.manager import DataManager
+from seline.operations import Operations
 from tests.clocks import FakeClock
 from tests.command_line import Line, line_at
 from tests.http_client import ADMIN
@@ -232,14 +233,15 @@ def _carry_out(making: Coroutine[Any, Any, None]) -> None:
 
 
 async def _live(data: Path) -> None:
-    """Save documents day by day, then break two files while no process holds the volume."""
+    """Save documents and measure the volume day by day, then break two files while it is closed."""
     clock = FakeClock()
     clock.instant = datetime.now(UTC) - timedelta(days=DAYS, hours=3)
-    store = open_managed(data, clock)
-    bot = DataManager(store)
+    store = open_managed(data, clock, storage__volume_limit_mb=LIMIT_MB)
+    bot, usage = DataManager(store), Operations(store).usage
     for day in range(DAYS):
         for name, value in _documents(day).items():
             await bot.save_json(name, value)
+        await usage.measure()
         clock.advance(86_400)
     await bot.delete(DELETED)
     await store.close()
