@@ -242,7 +242,8 @@ class _Search:
         if isinstance(error, KeyMissing):
             step = (
                 f"Run `seline exports restore {name} --identity key.txt --yes` on this machine, "
-                "also while the service waits."
+                "also while the service waits; or set `exports.passphrase` to the passphrase that "
+                "the copy was made with, then restart."
             )
         return ExportFailed(
             f"The volume at {place} is empty, and the copy at {name} cannot be taken: "

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from seline import open_seline
+from seline.errors import ExportFailed
 from seline.server.serving import serving
 from seline.settings import Settings, load_settings
 from tests.command_line import Line, Ran, line_at
@@ -144,6 +146,25 @@ async def test_a_restore_with_the_key_ends_the_wait_and_the_mirror_goes_on(
         assert await server.operations.exports.volume_id() == volume
         await server.data.save_json("b.json", {})
         await server.operations.mirrors.run()
+
+
+@pytest.mark.follows("operations/returning:refusal#2")
+async def test_a_copy_of_the_passphrase_before_is_restored_with_that(tmp_path: Path) -> None:
+    """The passphrase was changed, and the volume was lost before the next copy."""
+    before = settings(tmp_path, **{"exports.passphrase": "the passphrase before"})
+    async with serving(before, http=False) as server:
+        await server.acquired()
+        await server.data.save_json("a.json", {"n": 1})
+        await server.operations.mirrors.run()
+    shutil.rmtree(tmp_path / "data")
+    changed = settings(tmp_path, **{"exports.passphrase": "another passphrase"})
+
+    with pytest.raises(ExportFailed, match="cannot be taken") as refused:
+        await open_seline(settings=changed)
+
+    assert "set `exports.passphrase` to the passphrase that the copy" in refused.value.hint
+    async with open_seline(settings=before) as seline:
+        assert await seline.data.load_json("a.json") == {"n": 1}
 
 
 async def test_a_start_that_waits_for_a_copy_is_alerted_until_it_goes_on(
