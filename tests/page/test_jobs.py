@@ -18,7 +18,7 @@ from tests.http_client import settings_for
 
 async def test_a_job_runs_now_and_shows_what_it_did(owner: Browser) -> None:
     page = await owner.get("/jobs")
-    assert "Measure the room It has not run yet." in page.text
+    assert "Measure the room It has not run yet" in page.text
     form = next(form for form in page.forms if form.action == "/jobs/usage/run")
     await owner.post(form.action, form.fields)
     page = await owner.wait()
@@ -41,7 +41,7 @@ async def test_a_run_that_found_nothing_to_do_and_is_not_recorded_is_a_success(
 
 async def test_the_runs_of_a_job_have_outcome_and_detail(owner: Browser, server: Serving) -> None:
     await owner.get("/jobs/usage")
-    assert "It has not run yet." in owner.page.text
+    assert "It has not run yet" in owner.page.text
     await owner.press("Run now")
     page = await owner.wait()
 
