@@ -14,6 +14,7 @@ from seline.page import (
     home,
     jobs,
     new,
+    prune,
     reference,
     set_aside,
     static,
@@ -26,6 +27,7 @@ from seline.page.work import WORK, WORKS, end_works
 
 VIEWS: Final[tuple[View, ...]] = (
     home.HOME,
+    prune.PRUNE,
     new.NEW,
     documents.DOCUMENTS,
     editing.EDIT,

@@ -41,13 +41,6 @@ async def show(visit: Visit) -> web.Response:
     )
 
 
-async def prune(visit: Visit) -> web.Response:
-    """Remove the backups that the policy drops."""
-    pruned = await visit.context.operations.prune()
-    freed = visit.texts.size(sum(item.size_bytes for item in pruned))
-    return visit.go("/", visit.texts.count("home.pruned", len(pruned), freed=freed))
-
-
 async def verify(visit: Visit) -> web.Response:
     """Check every document and backup now."""
 
@@ -79,16 +72,20 @@ async def use(visit: Visit) -> web.Response:
 
 
 class _Fix(NamedTuple):
-    """An operation that a step in words may name, as a command, and the button for it."""
+    """An operation that a step in words may name, as a command, and the button for it.
+
+    `asks`: a link to the page that asks before the change.
+    """
 
     command: re.Pattern[str]
     action: str
     label: str
+    asks: bool = False
 
 
 _NAMED: Final = r"(?P<name>[\w.-]+)"
 _FIXES: Final = (
-    _Fix(re.compile(r"`seline prune`"), "/fix/prune", "home.prune"),
+    _Fix(re.compile(r"`seline prune`"), "/prune", "prune.title", asks=True),
     _Fix(re.compile(r"`seline verify`"), "/fix/verify", "home.verify"),
     _Fix(re.compile(rf"`seline jobs run {_NAMED}`"), "/fix/jobs/{name}", "jobs.run"),
     _Fix(
@@ -112,7 +109,7 @@ def _buttons(visit: Visit, check: Mapping[str, str]) -> Iterator[Button]:
         for found in fix.command.finditer(check["fix"]):
             name = found.groupdict().get("name", "")
             label = visit.texts(fix.label, job=jobs.label_of(visit.texts, name), destination=name)
-            yield Button(fix.action.format(name=name), label)
+            yield Button(fix.action.format(name=name), label, asks=fix.asks)
 
 
 _COMMANDS_OF: Final = {
@@ -137,7 +134,6 @@ HOME: Final = View(
     "/",
     (
         PageRoute("GET", "/", show),
-        PageRoute("POST", "/fix/prune", prune, "admin"),
         PageRoute("POST", "/fix/verify", verify, "admin"),
         PageRoute("POST", "/fix/jobs/{job}", run_job, "admin"),
         PageRoute("POST", "/fix/destinations/{destination}/accept", accept, "admin"),

@@ -69,11 +69,15 @@ class View(NamedTuple):
 
 
 class Button(NamedTuple):
-    """A form of one button: where it posts, its label, and hidden fields."""
+    """A form of one button: where it posts, its label, and hidden fields.
+
+    `asks`: it is a link to the page that asks first, and has no fields.
+    """
 
     action: str
     label: str
     fields: Mapping[str, str] = {}
+    asks: bool = False
 
 
 class Flash(NamedTuple):

@@ -28,11 +28,11 @@ async def test_a_form_of_an_ended_session_is_sent_again_from_the_page(owner: Bro
     old = owner.page.forms[0].fields["csrf"]
     await owner.press("Sign out")
     await owner.sign_in()
-    refused = await owner.post("/fix/prune", {"csrf": old})
+    refused = await owner.post("/prune", {"csrf": old})
     assert "Open the page again, then send the form again." in refused.text
 
     page = await owner.get("/")
-    page = await owner.post("/fix/prune", {"csrf": page.forms[0].fields["csrf"]})
+    page = await owner.post("/prune", {"csrf": page.forms[0].fields["csrf"]})
 
     assert page.status == 200
 
@@ -40,11 +40,11 @@ async def test_a_form_of_an_ended_session_is_sent_again_from_the_page(owner: Bro
 @pytest.mark.follows("page/gate:_check_site")
 async def test_a_form_of_another_site_is_sent_from_the_page_itself(owner: Browser) -> None:
     csrf = owner.page.forms[0].fields["csrf"]
-    refused = await owner.post("/fix/prune", {"csrf": csrf}, Sec_Fetch_Site="cross-site")
+    refused = await owner.post("/prune", {"csrf": csrf}, Sec_Fetch_Site="cross-site")
     assert "Open the page of Seline itself, and send it there." in refused.text
 
     page = await owner.get("/")
-    page = await owner.post("/fix/prune", {"csrf": page.forms[0].fields["csrf"]})
+    page = await owner.post("/prune", {"csrf": page.forms[0].fields["csrf"]})
 
     assert page.status == 200
 

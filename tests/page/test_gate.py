@@ -163,30 +163,30 @@ async def test_a_form_whose_session_has_ended_is_kept_and_can_be_sent_again(
     (session,) = server.sessions.listed()
     form = next(form for form in owner.page.forms if form.action == "/sign-out")
     await server.sessions.end(session.id)
-    asked = await owner.post("/fix/prune", {**form.fields, "why": 'a "quoted"\r\n<text>'})
+    asked = await owner.post("/fix/verify", {**form.fields, "why": 'a "quoted"\r\n<text>'})
     assert asked.status == 401
     assert "What you sent is kept" in asked.text
 
     again = await owner.press("Sign in", token=ADMIN)
     assert "nothing was changed yet" in again.text
-    kept = next(form for form in again.forms if form.action == "/fix/prune")
+    kept = next(form for form in again.forms if form.action == "/fix/verify")
     assert kept.fields["why"] == 'a "quoted"\n<text>'
     page = await owner.press("Send it now")
 
     assert (page.status, page.path) == (200, "/")
-    assert "0 backups were removed" in page.text
+    assert "0 documents and 0 backups were checked" in page.text
 
 
 @pytest.mark.parametrize(("size", "is_kept"), [(300 << 10, True), ((1 << 20) + 1, False)])
 async def test_a_large_form_is_kept_up_to_a_limit(
     browser: Browser, size: int, is_kept: bool
 ) -> None:
-    asked = await browser.post("/fix/prune", {"text": "x" * size})
+    asked = await browser.post("/fix/verify", {"text": "x" * size})
 
     assert asked.status == 401
     assert ("What you sent is kept" in asked.text) == is_kept
     page = await browser.press("Sign in", token=ADMIN)
-    kept = [form for form in page.forms if form.action == "/fix/prune"]
+    kept = [form for form in page.forms if form.action == "/fix/verify"]
     assert [len(form.fields["text"]) for form in kept] == ([size] if is_kept else [])
 
 

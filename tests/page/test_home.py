@@ -121,16 +121,9 @@ async def test_a_destination_shows_its_copy_and_its_proof(tmp_path: Path) -> Non
         assert page.status == 404
 
 
-async def test_the_room_that_the_policy_gives_up_is_freed(owner: Browser, server: Serving) -> None:
-    csrf = owner.page.forms[0].fields["csrf"]
-    page = await owner.post("/fix/prune", {"csrf": csrf})
-
-    assert "0 backups were removed; 0 bytes is free again." in page.text
-
-
 def test_each_step_that_is_an_operation_has_a_button() -> None:
     steps = {
-        "`seline prune` frees 3 KB.": "/fix/prune",
+        "`seline prune` frees 3 KB.": "/prune",
         "Run `seline verify`.": "/fix/verify",
         "Run `seline jobs run mirror`; if they still wait, …": "/fix/jobs/mirror",
         "run `seline destinations accept my-nas`. Or": "/fix/destinations/my-nas/accept",
