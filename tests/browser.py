@@ -91,7 +91,7 @@ class Browser:
     async def wait(self) -> Page:
         """Ask again as long as the page says so, and return the one that is final."""
         async with asyncio.timeout(30):
-            while "Refresh" in self.page.headers:
+            while '<meta http-equiv="refresh"' in self.page.html:
                 await asyncio.sleep(0.02)
                 await self.get(self.page.path)
         return self.page

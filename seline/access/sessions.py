@@ -99,8 +99,11 @@ class Sessions:
         await self._update(lambda kept: (*kept, session))
         return session, secret
 
-    async def find(self, secret: str) -> Session | None:
-        """Return the session of a cookie and note its use; None if it is not valid (any more)."""
+    async def find(self, secret: str, *, is_use: bool = True) -> Session | None:
+        """Return the session of a cookie, None if it is not valid (any more).
+
+        `is_use`: note this as its last use, and as one of its token.
+        """
         now, digest = self._clock.now(), digest_of(secret)
         found = None
         for session in self._state.value:
@@ -111,8 +114,9 @@ class Sessions:
         grant = self._grant_of(found)
         if grant is None or not hmac.compare_digest(found.binding, _binding(secret, grant)):
             return None
-        self._tokens.note_use(grant)
-        if now - found.used_at > USE_STORED_AFTER:
+        if is_use:
+            self._tokens.note_use(grant)
+        if is_use and now - found.used_at > USE_STORED_AFTER:
             used = found = replace(found, used_at=now)
             await self._update(
                 lambda kept: tuple(used if each.id == used.id else each for each in kept)

@@ -8,7 +8,7 @@ from seline.domain.alerts.lifecycle import Severity
 from seline.domain.alerts.message import worded
 from seline.domain.sentences.translate import translated
 from seline.page import work
-from seline.page.visit import PageRoute, View, Visit
+from seline.page.visit import POLL_S, PageRoute, View, Visit
 from seline.ports.alerts import Delivery
 
 
@@ -19,6 +19,7 @@ async def show(visit: Visit) -> web.Response:
     is_open = [alert for alert in alerts if alert.state == "open"]
     return visit.render(
         "alerts.html",
+        poll_s=POLL_S,
         alerts=sorted(is_open, key=lambda alert: Severity(alert.severity).rank, reverse=True),
         over=[alert for alert in alerts if alert.state != "open"],
         sinks=log.sinks(),

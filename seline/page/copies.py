@@ -17,7 +17,7 @@ from seline.domain.undo import DeleteAgain, RestoreBack
 from seline.errors import InvalidRequest
 from seline.manager.call_record import current_record
 from seline.page import work
-from seline.page.visit import Button, PageRoute, View, Visit
+from seline.page.visit import POLL_S, Button, PageRoute, View, Visit
 
 NAMES_SHOWN_MAX: Final = 5
 CHOICES_MAX: Final = 150
@@ -34,6 +34,7 @@ async def show(visit: Visit) -> web.Response:
     records = operations.exports.destinations.records()
     return visit.render(
         "copies.html",
+        poll_s=POLL_S if records else None,
         destinations=[
             (target, record, check)
             for (target, record), check in zip(

@@ -32,6 +32,7 @@ from seline.errors import (
 from seline.http import PREFIX
 from seline.http.access import audited, check_browser, refuse_token_in_address
 from seline.http.context import context
+from seline.http.polling import unless_known
 from seline.http.problems import status_of, unexpected
 from seline.http.requests import DECODING, INLINE_BYTES_MAX, body_pieces, check_coding
 from seline.page.rendering import NOT_INSTALLED, is_installed
@@ -139,12 +140,14 @@ async def _admitted(visit: Visit, route: PageRoute) -> web.StreamResponse:
 
 async def _find_session(visit: Visit) -> None:
     visit.secret = secret_of(visit.request)
-    visit.session = await visit.site.sessions.find(visit.secret)
+    visit.session = await visit.site.sessions.find(visit.secret, is_use=not visit.is_poll)
 
 
 async def _found(visit: Visit, route: PageRoute) -> web.StreamResponse:
     _check_scope(visit, route)
-    return await route.handler(visit)
+    response = await route.handler(visit)
+    is_shown = visit.is_poll and response.status == HTTPStatus.OK
+    return unless_known(visit.request, response) if is_shown else response
 
 
 async def _posted(visit: Visit, route: PageRoute) -> web.StreamResponse:

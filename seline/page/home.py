@@ -9,7 +9,7 @@ from aiohttp import web
 from seline.domain.report import Status
 from seline.page import copies, jobs, work
 from seline.page.history import history_of
-from seline.page.visit import Button, PageRoute, View, Visit
+from seline.page.visit import POLL_S, Button, PageRoute, View, Visit
 
 _OF_COPIES: Final = frozenset({"export", "mirror", "drill"})
 """Jobs that do nothing, and succeed, while there is no destination; Home leaves them out then."""
@@ -24,6 +24,7 @@ async def show(visit: Visit) -> web.Response:
     checks: list[dict[str, Any]] = sorted(health["checks"], key=lambda each: _RANK[each["status"]])
     return visit.render(
         "home.html",
+        poll_s=POLL_S,
         health=health,
         checks=[
             {

@@ -10,21 +10,22 @@ from seline.domain.sentences.translate import translated
 from seline.page import work
 from seline.page.gate import own_address
 from seline.page.texts import Texts
-from seline.page.visit import PageRoute, View, Visit
+from seline.page.visit import POLL_S, PageRoute, View, Visit
 from seline.settings.values import DEFAULT_JOBS
 
-POLL_S: Final = 0.2
+LOOK_AGAIN_S: Final = 0.2
 
 
 async def show(visit: Visit) -> web.Response:
     """Show every job with its schedule and its last run."""
-    return visit.render("jobs.html", jobs=visit.context.jobs.jobs())
+    return visit.render("jobs.html", poll_s=POLL_S, jobs=visit.context.jobs.jobs())
 
 
 async def show_runs(visit: Visit) -> web.Response:
     """Show the runs of one job, newest first."""
     name = visit.part("job")
-    return visit.render("runs.html", job=name, runs=visit.context.jobs.runs(name))
+    runs = visit.context.jobs.runs(name)
+    return visit.render("runs.html", poll_s=POLL_S, job=name, runs=runs)
 
 
 async def run(visit: Visit) -> web.Response:
@@ -43,7 +44,7 @@ async def run_now(visit: Visit, name: str, back: str) -> web.Response:
             if ended is None or ended.outcome is not None:
                 break
             note(_progress(visit))
-            await asyncio.sleep(POLL_S)
+            await asyncio.sleep(LOOK_AGAIN_S)
         is_ok = ended is not None and ended.outcome is RunOutcome.OK
         detail = "" if ended is None else translated(t.language, ended.detail)
         return work.Done(t("jobs.ran" if is_ok else "jobs.failed", job=label, detail=detail))

@@ -36,6 +36,10 @@ SECURITY_HEADERS: Final = {
     "Referrer-Policy": "same-origin",
     "Vary": "Accept-Language, Cookie",
 }
+POLL_HEADER: Final = "Seline-Poll"
+"""What `page.js` sends when it asks for a page again that is shown."""
+POLL_S: Final = 5
+"""How often a script asks for a page again that shows a state."""
 Needs: TypeAlias = Literal["open", "read", "admin"]
 """What a route of the page needs: nothing, or a session of this scope."""
 _PageHandler: TypeAlias = Callable[["Visit"], Awaitable[web.StreamResponse]]
@@ -170,6 +174,11 @@ class Visit:
         is_read = self.request.method in ("GET", "HEAD")
         return self.request.path_qs if is_read and not has_token else "/"
 
+    @property
+    def is_poll(self) -> bool:
+        """Whether a script asks for this page again: nobody reads it, or uses the session."""
+        return POLL_HEADER in self.request.headers
+
     def part(self, name: str) -> str:
         """Return a part of the address, such as a document's name."""
         return self.request.match_info[name]
@@ -186,19 +195,25 @@ class Visit:
         *,
         status: int = HTTPStatus.OK,
         refresh_s: int | None = None,
+        poll_s: int | None = None,
         **values: Any,
     ) -> web.Response:
-        """Return a page. `refresh_s`: the browser asks for it again, without a script."""
+        """Return a page. `refresh_s`: the browser asks for it again, without a script.
+
+        `poll_s`: a script asks for it again, and replaces what is marked as `data-live`.
+        """
         session = self.session
         flash = None if session is None else self.site.flashes.get(session.id)
         is_here = flash is not None and flash.path == self.request.path
-        if session is not None and is_here and self.request.method == "GET":
+        is_read = self.request.method == "GET" and not self.is_poll
+        if session is not None and is_here and is_read:
             del self.site.flashes[session.id]
         known = {
             "visit": self,
             "flash": flash if is_here else None,
             "views": [view for view in self.site.views if self._may_see(view)],
             "service": self.context.settings.service,
+            "poll_s": poll_s,
         }
         html = render(template, self.texts, self.now, {**known, **values})
         headers = dict(SECURITY_HEADERS)

@@ -6,7 +6,6 @@ import secrets
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from datetime import datetime
-from http import HTTPStatus
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from aiohttp import web
@@ -20,7 +19,7 @@ from seline.page.visit import Button, PageRoute, View, Visit
 SHORT_S: Final = 1.0
 """Work that ends within this time has no page."""
 WORKS_MAX: Final = 50
-REFRESH_S: Final = 2
+POLL_S: Final = 2
 _log = logging.getLogger("seline.page")
 
 
@@ -100,11 +99,7 @@ async def show(visit: Visit) -> web.Response:
         return visit.confirm(title=ask.title, lines=ask.lines, button=ask.button, back=work.back)
     is_running = work.done is None and work.error is None
     return visit.render(
-        "work.html",
-        status=HTTPStatus.OK,
-        refresh_s=REFRESH_S if is_running else None,
-        work=work,
-        is_running=is_running,
+        "work.html", poll_s=POLL_S if is_running else None, work=work, is_running=is_running
     )
 
 

@@ -62,6 +62,7 @@ async def test_a_destination_shows_its_state_and_is_copied_to_and_proven(at: At)
     await at.server.data.save_json("a.json", {"n": 1})
     page = await at.browser.get("/copies")
     assert "Newest copy: never" in page.text
+    assert 'data-poll="5"' in page.html
     for label in ("Mirror now", "Export now", "Prove a restore now"):
         await at.browser.press(label)
         page = await at.browser.wait()
