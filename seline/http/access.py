@@ -139,7 +139,7 @@ def _authenticate(request: web.Request, route: Route | None) -> str:
     refuse_token_in_address(request)
     needs: Scope = "read" if route is not None and route.scope == "read" else "admin"
     who = context(request).tokens.authenticate(
-        _bearer(request), client=client_of(request), needs=needs
+        bearer_of(request), client=client_of(request), needs=needs
     )
     if route is not None and route.scope == "control":
         raise RouteNotFound(
@@ -159,7 +159,8 @@ def refuse_token_in_address(request: web.Request) -> None:
         )
 
 
-def _bearer(request: web.Request) -> str | None:
+def bearer_of(request: web.Request) -> str | None:
+    """Return the token in the header `Authorization`, None without one."""
     scheme, _, secret = request.headers.get("Authorization", "").partition(" ")
     return secret.strip() if scheme.lower() == "bearer" and secret.strip() else None
 

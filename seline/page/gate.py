@@ -30,7 +30,7 @@ from seline.errors import (
     TooManyRequests,
 )
 from seline.http import PREFIX
-from seline.http.access import audited, check_browser, refuse_token_in_address
+from seline.http.access import audited, bearer_of, check_browser, client_of, refuse_token_in_address
 from seline.http.context import context
 from seline.http.polling import unless_known
 from seline.http.problems import status_of, unexpected
@@ -130,6 +130,9 @@ async def _admitted(visit: Visit, route: PageRoute) -> web.StreamResponse:
     if unavailable is not None:
         raise type(unavailable)  # its message may name places on this machine
     await _find_session(visit)
+    if visit.session is None and route.takes_token and (secret := bearer_of(request)):
+        context(request).tokens.authenticate(secret, client=client_of(request), needs="read")
+        return await route.handler(visit)
     if visit.session is None and route.needs != "open":
         return await _without_session(visit)
     if request.method != "POST":

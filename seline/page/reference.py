@@ -202,5 +202,5 @@ def _curl(method: str, url: str, bodies: Sequence[ShownContent], *, needs_token:
     return " ".join([*words, shlex.quote(url)])
 
 
-REFERENCE: Final = View("reference", "", (PageRoute("GET", "/reference", show),))
+REFERENCE: Final = View("reference", "", (PageRoute("GET", "/reference", show, takes_token=True),))
 """It is at the foot of every page, and not in the navigation."""

@@ -46,13 +46,17 @@ _PageHandler: TypeAlias = Callable[["Visit"], Awaitable[web.StreamResponse]]
 
 
 class PageRoute(NamedTuple):
-    """One address of a view. A form may have `form_bytes_max` bytes as it is sent."""
+    """One address of a view. A form may have `form_bytes_max` bytes as it is sent.
+
+    `takes_token`: a program may read it with a token of scope `read` in place of a session.
+    """
 
     method: Literal["GET", "POST"]
     path: str
     handler: _PageHandler
     needs: Needs = "read"
     form_bytes_max: int = FORM_BYTES_MAX
+    takes_token: bool = False
 
 
 class View(NamedTuple):

@@ -69,6 +69,18 @@ async def test_it_asks_to_sign_in(browser: Browser) -> None:
     assert "Sign in" in (await browser.get("/reference")).text
 
 
+async def test_a_program_reads_it_with_a_token(browser: Browser, server: Serving) -> None:
+    _, secret = await server.tokens.create(scope="read")
+
+    page = await browser.get("/reference", Authorization=f"Bearer {secret}")
+    assert (page.status, page.path) == (200, "/reference")
+    assert "Save the body as the document." in page.text
+    assert (await browser.get("/reference", Authorization="Bearer wrong")).status == 401
+    assert (await browser.get("/documents", Authorization=f"Bearer {secret}")).path == (
+        "/sign-in?next=%2Fdocuments"
+    )
+
+
 @pytest.mark.parametrize("name", sorted(SCHEMAS))
 def test_an_example_fits_its_schema(name: str) -> None:
     _fits(SCHEMAS[name], example_of(SCHEMAS[name], SCHEMAS), name)
