@@ -291,8 +291,12 @@ def own_address(text: str) -> str:
 
 
 def secret_of(request: web.Request) -> str:
-    """Return the secret in the cookie of the session, empty without one."""
-    return request.cookies.get(SECURE_COOKIE) or request.cookies.get(COOKIE, "")
+    """Return the secret in the cookie of the session, empty without one.
+
+    Behind TLS it is the cookie that no page of a neighbouring host can set.
+    """
+    insecure = "" if came_by_tls(request) else request.cookies.get(COOKIE, "")
+    return request.cookies.get(SECURE_COOKIE) or insecure
 
 
 def set_cookie(response: web.Response, request: web.Request, secret: str) -> None:
@@ -310,7 +314,7 @@ def set_cookie(response: web.Response, request: web.Request, secret: str) -> Non
 
 
 def delete_cookies(response: web.Response) -> None:
-    """Have the browser forget the cookie of the session, and everything that it cached."""
+    """Have the browser forget the cookie of the session."""
     for name, secure in ((COOKIE, False), (SECURE_COOKIE, True)):
         response.del_cookie(name, path="/", secure=secure, httponly=True, samesite="Strict")
 
