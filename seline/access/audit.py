@@ -16,7 +16,7 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 import msgspec
 
@@ -38,6 +38,8 @@ CHANGES_MAX: Final = 5
 ENTRIES_MAX: Final = 1_000
 """How many entries one page may have."""
 _CURSOR: Final = re.compile(r"(?P<at>[^~]{1,40})(?:~(?P<left>[0-9]{1,9}))?")
+_Cursor: TypeAlias = tuple[datetime, int]
+"""An instant, and how many entries of its second are older than the cursor."""
 _writing: Final = threading.Lock()
 """Held while a line is written: a process may have several `AuditLog` of one directory."""
 _log = logging.getLogger("seline.audit")
@@ -132,11 +134,11 @@ class AuditLog:
             raise InvalidRequest(f"limit is a number from 1 to {ENTRIES_MAX}.", fields=["limit"])
         until = _cursor(before)
         try:
-            reading = self._thread.submit(self._read_lines)
+            reading = self._thread.submit(self._read_page, limit, until, document)
         except RuntimeError as error:
             raise StoreClosed from error
         try:
-            lines = await wait_for(reading, timeout_s=READ_S)
+            return await wait_for(reading, timeout_s=READ_S)
         except TimeoutError as error:
             raise VolumeBusy from error
         except OSError as error:
@@ -144,12 +146,6 @@ class AuditLog:
             raise DocumentUnreadable(
                 f"{path} could not be read: {error.strerror}.", hint=cure.hint
             ) from error
-        entries = [entry for line in lines if (entry := _decoded(line)) is not None]
-        older = _older(entries, *until) if until else _in_order(entries)
-        found = [entry for entry in older if not document or names(entry, document)]
-        page = found[-limit:]
-        following = _next(page, older) if len(found) > limit else ""
-        return AuditPage(page[::-1], following, len(lines) - len(entries))
 
     def close(self) -> None:
         """Write the queued lines and close the log."""
@@ -183,6 +179,16 @@ class AuditLog:
         path = os.path.join(self._path, error.filename or NAME)
         return path, not_regular(path) if os.path.isdir(path) else cure_of(error.errno, path)
 
+    def _read_page(self, limit: int, until: _Cursor | None, document: str) -> AuditPage:
+        """Return a page. Every line is decoded, which takes too long for the event loop."""
+        lines = self._read_lines()
+        entries = [entry for line in lines if (entry := _decoded(line)) is not None]
+        older = _older(entries, *until) if until else _in_order(entries)
+        found = [entry for entry in older if not document or names(entry, document)]
+        page = found[-limit:]
+        following = _next(page, older) if len(found) > limit else ""
+        return AuditPage(page[::-1], following, len(lines) - len(entries))
+
     def _read_lines(self) -> list[bytes]:
         """Return the lines of both files, oldest first, also those that are queued now."""
         if self._directory is None:
@@ -214,7 +220,7 @@ def _decoded(line: bytes) -> AuditEntry | None:
         return None
 
 
-def _cursor(before: str) -> tuple[datetime, int] | None:
+def _cursor(before: str) -> _Cursor | None:
     """Return the instant of `before`, and how many entries of that second it includes."""
     if not before:
         return None

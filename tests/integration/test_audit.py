@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 import shlex
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -172,6 +173,23 @@ async def test_an_instant_leaves_out_what_is_newer(log: AuditLog, clock: FakeClo
     page = await log.read(before="2025-01-06T14:30:30+00:00")
 
     assert [entry.what for entry in page.entries] == ["old"]
+
+
+async def test_lines_are_decoded_outside_of_the_event_loop(
+    log: AuditLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decode, threads = audit._decoded, set[threading.Thread]()
+
+    def decoded(line: bytes) -> audit.AuditEntry | None:
+        threads.add(threading.current_thread())
+        return decode(line)
+
+    monkeypatch.setattr(audit, "_decoded", decoded)
+    log.append(who="a", what="x", outcome="200")
+
+    assert len((await log.read()).entries) == 1
+    assert threads
+    assert threading.main_thread() not in threads
 
 
 async def test_both_files_are_read_and_damaged_lines_are_counted(
