@@ -17,6 +17,7 @@ from seline.domain.undo import DeleteAgain, RestoreBack
 from seline.errors import InvalidRequest
 from seline.manager.call_record import current_record
 from seline.page import work
+from seline.page.documents import rows_of
 from seline.page.visit import POLL_S, Button, PageRoute, View, Visit
 
 NAMES_SHOWN_MAX: Final = 5
@@ -48,14 +49,16 @@ async def show(visit: Visit) -> web.Response:
 
 
 async def show_there(visit: Visit) -> web.Response:
-    """Show the copies at one destination, newest first."""
+    """Show the copies at one destination, newest first, as many as a page has."""
     name, operations = visit.part("destination"), visit.context.operations
+    rows = rows_of(visit, await operations.copies(name).listed())
     return visit.render(
         "copies_there.html",
         name=name,
+        rows=rows,
         copies=[
             (info, f"/copies/{name}/restore?{urlencode(_choice(info.taken_at, info.volume))}")
-            for info in await operations.copies(name).listed()
+            for info in rows.items
         ],
         own=await operations.exports.known_volume_id(),
     )

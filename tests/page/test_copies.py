@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -119,6 +120,23 @@ async def test_nothing_chosen_changes_nothing(at: At) -> None:
 
     assert page.status == 422
     assert "No document was chosen; nothing was changed." in page.text
+
+
+async def test_many_copies_are_shown_page_by_page(at: At, monkeypatch: pytest.MonkeyPatch) -> None:
+    await filled(at)
+    copies = at.server.operations.copies("nas")
+    [copy] = await copies.listed()
+    many = [replace(copy, name=f"copy-{number:03}") for number in range(120)]
+
+    async def listed(_copies: object, volume: str = "") -> object:
+        return many
+
+    monkeypatch.setattr(type(copies), "listed", listed)
+    page = await at.browser.get("/copies/nas")
+    assert ("copy-049" in page.text, "copy-050" in page.text) == (True, False)
+    page = await at.browser.get(page.links["Next page"])
+    page = await at.browser.get(page.links["Next page"])
+    assert ("copy-119" in page.text, "copy-099" in page.text) == (True, False)
 
 
 async def test_many_documents_are_found_by_a_part_of_the_name(
