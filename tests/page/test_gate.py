@@ -34,29 +34,27 @@ def by_address(route: Any) -> str:
     return f"{route.method} {route.path}"
 
 
-@pytest.mark.parametrize("route", NEEDING, ids=by_address)
-async def test_without_a_session_a_view_asks_for_a_sign_in(browser: Browser, route: Any) -> None:
-    if route.method == "GET":
-        page = await browser.get(address(route.path))
-        assert (page.status, page.path.partition("?")[0]) == (200, "/sign-in")
-    else:
-        page = await browser.post(address(route.path), {"some": "field"})
-        assert page.status == 401
-    assert "Paste a token." in page.text
+async def test_without_a_session_a_view_asks_for_a_sign_in(browser: Browser) -> None:
+    for route in NEEDING:
+        if route.method == "GET":
+            page = await browser.get(address(route.path))
+            assert (page.status, page.path.partition("?")[0]) == (200, "/sign-in"), route
+        else:
+            page = await browser.post(address(route.path), {"some": "field"})
+            assert page.status == 401, route
+        assert "Paste a token." in page.text
 
 
-@pytest.mark.parametrize("route", [r for r in POSTS if r.needs != "open"], ids=by_address)
 @pytest.mark.parametrize("csrf", [None, "", "0" * 64, "é"])
-async def test_a_form_needs_the_token_of_its_session(
-    owner: Browser, route: Any, csrf: str | None
-) -> None:
-    page = await owner.post(address(route.path), {} if csrf is None else {"csrf": csrf} | {"a": ""})
-
-    assert page.status in ((403,) if csrf is not None else (403, 422))
+async def test_a_form_needs_the_token_of_its_session(owner: Browser, csrf: str | None) -> None:
+    for route in NEEDING:
+        if route.method == "POST":
+            fields = {} if csrf is None else {"csrf": csrf} | {"a": ""}
+            page = await owner.post(address(route.path), fields)
+            assert page.status in ((403,) if csrf is not None else (403, 422)), route
     assert (await owner.get("/sessions")).status == 200
 
 
-@pytest.mark.parametrize("route", POSTS, ids=by_address)
 @pytest.mark.parametrize(
     "headers",
     [
@@ -66,25 +64,22 @@ async def test_a_form_needs_the_token_of_its_session(
         {"Sec_Fetch_Site": "same-site"},
     ],
 )
-async def test_a_form_of_another_site_is_refused(
-    owner: Browser, route: Any, headers: dict[str, str]
-) -> None:
+async def test_a_form_of_another_site_is_refused(owner: Browser, headers: dict[str, str]) -> None:
     csrf = owner.page.forms[0].fields["csrf"]
-
-    page = await owner.post(address(route.path), {"csrf": csrf, "token": ADMIN}, **headers)
-
-    assert page.status == 403
+    for route in POSTS:
+        fields = {"csrf": csrf, "token": ADMIN}
+        page = await owner.post(address(route.path), fields, **headers)
+        assert page.status == 403, route
     assert (await owner.get("/sessions")).status == 200
 
 
-@pytest.mark.parametrize("route", GETS, ids=by_address)
-async def test_every_view_has_the_headers_that_keep_it_safe(owner: Browser, route: Any) -> None:
-    async with owner.session.get(owner.address + address(route.path)) as response:
-        headers = response.headers
-
-    assert {name: headers[name] for name in SECURITY_HEADERS} == SECURITY_HEADERS
-    assert headers["Cache-Control"] == "no-store"
-    assert headers["X-Content-Type-Options"] == "nosniff"
+async def test_every_view_has_the_headers_that_keep_it_safe(owner: Browser) -> None:
+    for route in GETS:
+        async with owner.session.get(owner.address + address(route.path)) as response:
+            headers = response.headers
+        assert {name: headers[name] for name in SECURITY_HEADERS} == SECURITY_HEADERS, route
+        assert headers["Cache-Control"] == "no-store"
+        assert headers["X-Content-Type-Options"] == "nosniff"
 
 
 GRANTED: Final = 0
