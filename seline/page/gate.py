@@ -12,7 +12,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
 from typing import Final
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import parse_qsl, urlencode
 
 from aiohttp import web
 
@@ -48,7 +48,6 @@ TWICE_S: Final = 2.0
 """For how long after its answer the same form counts as sent twice by one double click."""
 _FORM: Final = "application/x-www-form-urlencoded"
 _OWN_SITES: Final = frozenset({"same-origin", "none"})
-_ADDRESS_MAX: Final = 2_000
 _log = logging.getLogger("seline.page")
 _Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -277,14 +276,6 @@ def _fields(body: bytes) -> dict[str, str]:
         ) from error
     # Browsers send each line break of a text as two characters.
     return {name: value.replace("\r\n", "\n") for name, value in pairs}
-
-
-def own_address(text: str) -> str:
-    """Return an address of this page that `next` names; `/` for any other."""
-    is_plain = text.isascii() and text.isprintable() and "\\" not in text and " " not in text
-    if not is_plain or len(text) > _ADDRESS_MAX or not text.startswith("/"):
-        return "/"
-    return "/" if text.startswith("//") or urlsplit(text).netloc else text
 
 
 # the cookie

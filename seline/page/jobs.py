@@ -8,9 +8,8 @@ from aiohttp import web
 from seline.domain.job import RunOutcome
 from seline.domain.sentences.translate import translated
 from seline.page import work
-from seline.page.gate import own_address
 from seline.page.texts import Texts
-from seline.page.visit import POLL_S, PageRoute, View, Visit
+from seline.page.visit import POLL_S, PageRoute, View, Visit, own_address
 from seline.settings.values import DEFAULT_JOBS
 
 LOOK_AGAIN_S: Final = 0.2

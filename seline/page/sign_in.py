@@ -9,15 +9,8 @@ from seline.access.tokens import Grant
 from seline.domain.texts import LANGUAGES
 from seline.errors import SelineError, TooManyRequests, Unauthorized
 from seline.http.access import client_of
-from seline.page.gate import (
-    LANGUAGE_COOKIE,
-    delete_cookies,
-    error_page,
-    named,
-    own_address,
-    set_cookie,
-)
-from seline.page.visit import KEPT_BYTES_MAX, Button, PageRoute, View, Visit
+from seline.page.gate import LANGUAGE_COOKIE, delete_cookies, error_page, named, set_cookie
+from seline.page.visit import KEPT_BYTES_MAX, Button, PageRoute, View, Visit, own_address
 
 LANGUAGE_S: Final = 365 * 86_400
 KEPT: Final = "kept:"

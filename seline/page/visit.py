@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from http import HTTPStatus
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
+from urllib.parse import urlsplit
 
 from aiohttp import web
 
@@ -27,6 +28,7 @@ KEPT_BYTES_MAX: Final = 1 << 20
 """How large a form may be that is kept until its sender has signed in again."""
 LARGE_FORMS_MAX: Final = 4
 FLASHES_MAX: Final = 200
+_ADDRESS_MAX: Final = 2_000
 HTML: Final = "text/html"
 SECURITY_HEADERS: Final = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
@@ -176,7 +178,7 @@ class Visit:
         """The address of this page with its query; `/` if it answers a form or has a token."""
         has_token = "token" in self.request.query or "access_token" in self.request.query
         is_read = self.request.method in ("GET", "HEAD")
-        return self.request.path_qs if is_read and not has_token else "/"
+        return own_address(self.request.path_qs) if is_read and not has_token else "/"
 
     @property
     def is_poll(self) -> bool:
@@ -267,3 +269,11 @@ class Visit:
 def csrf_of(secret: str) -> str:
     """Return the token of the forms of a session, from the secret of its cookie."""
     return hmac.new(secret.encode(), b"forms of the page", hashlib.sha256).hexdigest()
+
+
+def own_address(text: str) -> str:
+    """Return an address of this page that `next` names; `/` for any other."""
+    is_plain = text.isascii() and text.isprintable() and "\\" not in text and " " not in text
+    if not is_plain or len(text) > _ADDRESS_MAX or not text.startswith("/"):
+        return "/"
+    return "/" if text.startswith("//") or urlsplit(text).netloc else text
