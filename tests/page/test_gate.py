@@ -1,9 +1,10 @@
 """What every view relies on: forms of this page only, safe headers, errors as pages."""
 
 import asyncio
+import re
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import aiohttp
 import pytest
@@ -11,8 +12,10 @@ import pytest
 from seline import errors
 from seline.access.tokens import name_of
 from seline.clock import Clock
-from seline.page import rendering
-from seline.page.assembly import VIEWS
+from seline.http.app import build_app
+from seline.http.routes import ROUTES
+from seline.page import rendering, static
+from seline.page.assembly import VIEWS, add_page
 from seline.page.gate import COOKIE
 from seline.page.visit import LARGE_FORMS_MAX, SECURITY_HEADERS, csrf_of
 from seline.server import Serving, serving
@@ -131,6 +134,28 @@ async def test_every_view_with_every_kind_of_session(
                     wrong.append((by_address(route), kind, response.status))
 
     assert not wrong
+
+
+def test_no_route_is_outside_of_the_tables() -> None:
+    """Every route of the app is a row of the API's table or of a view, which the tests try."""
+    app = build_app(cast("Any", None))
+    add_page(app, cast("Any", None), cast("Any", None))
+    served = {(route.method, route.resource.canonical) for route in app.router.routes()}
+    rows = [(route.method, route.path) for route in ROUTES]
+    rows += [(route.method, re.sub(r":[^/]*", "}", route.path)) for route in (*POSTS, *GETS)]
+    heads = [("HEAD", path) for method, path in rows if method == "GET"]
+
+    assert served == {*rows, *heads, ("GET", static.ROUTE)}
+
+
+def test_few_routes_need_no_session() -> None:
+    """What is added here is open to everybody who reaches the server."""
+    open_routes = {by_address(route) for route in (*POSTS, *GETS) if route.needs == "open"}
+    of_api = {route.path for route in ROUTES if route.scope == "open"}
+
+    assert open_routes == {"GET /sign-in", "POST /sign-in", "POST /language"}
+    assert of_api == {"/livez", "/readyz"}
+    assert [route.path for route in GETS if route.takes_token] == ["/reference"]
 
 
 async def session_cookies(server: Serving) -> dict[str, str]:
