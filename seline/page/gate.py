@@ -37,7 +37,7 @@ from seline.http.problems import status_of, unexpected
 from seline.http.requests import DECODING, INLINE_BYTES_MAX, body_pieces, check_coding
 from seline.page.rendering import NOT_INSTALLED, is_installed
 from seline.page.texts import Texts, preferred, texts_in
-from seline.page.visit import FORM_BYTES_MAX, HTML, KEPT_BYTES_MAX, PageRoute, Sent, Visit
+from seline.page.visit import FORM_BYTES_MAX, HTML, KEPT_BYTES_MAX, Page, PageRoute, Sent, Visit
 
 COOKIE: Final = "seline"
 SECURE_COOKIE: Final = "__Host-seline"
@@ -56,20 +56,27 @@ def answering(route: PageRoute) -> _Answer:
     """Return the handler of a route for aiohttp."""
 
     async def answer(request: web.Request) -> web.StreamResponse:
-        if not is_installed():
+        if not await asyncio.to_thread(is_installed):
             return web.Response(text=NOT_INSTALLED, status=HTTPStatus.NOT_IMPLEMENTED)
         visit = Visit(request=request, texts=await texts_for(request))
         try:
-            return await _admitted(visit, route)
+            return await filled(await _admitted(visit, route))
         except SelineError as error:
-            return error_page(visit, error)
+            return await filled(error_page(visit, error))
         except Exception:  # the border of a request: no internals are answered
             if request.transport is None:
                 raise
             _log.exception("unexpected error answering %s %s", request.method, request.path[:200])
-            return error_page(visit, unexpected())
+            return await filled(error_page(visit, unexpected()))
 
     return answer
+
+
+async def filled(response: web.StreamResponse) -> web.StreamResponse:
+    """Return a response that is rendered, if it is a page."""
+    if isinstance(response, Page):
+        await response.fill()
+    return response
 
 
 @web.middleware
@@ -85,11 +92,12 @@ async def stray_pages(request: web.Request, handler: _Answer) -> web.StreamRespo
         if context(request).unavailable() is None:
             await _find_session(visit)
         if isinstance(error, web.HTTPNotFound):
-            return error_page(visit, RouteNotFound(f"There is nothing at {request.path[:200]}."))
+            stray = RouteNotFound(f"There is nothing at {request.path[:200]}.")
+            return await filled(error_page(visit, stray))
         allowed = ", ".join(sorted(error.allowed_methods))
         response = error_page(visit, MethodNotAllowed(f"This address takes {allowed}."))
         response.headers["Allow"] = allowed
-        return response
+        return await filled(response)
 
 
 async def texts_for(request: web.Request) -> Texts:
@@ -147,7 +155,7 @@ async def _find_session(visit: Visit) -> None:
 
 async def _found(visit: Visit, route: PageRoute) -> web.StreamResponse:
     _check_scope(visit, route)
-    response = await route.handler(visit)
+    response = await filled(await route.handler(visit))
     is_shown = visit.is_poll and response.status == HTTPStatus.OK
     return unless_known(visit.request, response) if is_shown else response
 

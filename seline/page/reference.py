@@ -4,7 +4,7 @@ import asyncio
 import functools
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 from urllib.parse import quote
 
 import msgspec
@@ -15,11 +15,7 @@ from seline.http import PREFIX
 from seline.http.reference import DESCRIPTION
 from seline.page.examples import BACKUP, DOCUMENT, ITEM, OF_BODY, example_of
 from seline.page.gate import came_by_tls
-from seline.page.rendering import render
 from seline.page.visit import PageRoute, View, Visit
-
-if TYPE_CHECKING:
-    from markupsafe import Markup
 
 _GROUP_OF: Final[Mapping[str, str]] = {
     "documents": "documents",
@@ -84,26 +80,18 @@ class ShownRoute(NamedTuple):
 
 
 async def show(visit: Visit) -> web.Response:
-    """Show the reference. A thread makes it, because that takes longer than a request may."""
+    """Show the reference. A thread reads the description, which takes long the first time."""
     scheme = "https" if came_by_tls(visit.request) else "http"
     describe = visit.request.config_dict[DESCRIPTION]
     address = f"{scheme}://{visit.request.host}"
-    routes = await asyncio.to_thread(_rendered, describe, visit, address)
-    return visit.render("reference.html", routes=routes)
+    routes = await asyncio.to_thread(_cached, describe, address)
+    groups = [(name, [route for route in routes if route.group == name]) for name in GROUPS]
+    return visit.render("reference.html", groups=groups)
 
 
 @functools.lru_cache(maxsize=8)
 def _cached(describe: Callable[[], Content], address: str) -> Sequence[ShownRoute]:
     return list(shown_routes(msgspec.json.decode(describe().data), address))
-
-
-def _rendered(describe: Callable[[], Content], visit: Visit, address: str) -> "Markup":
-    from markupsafe import Markup
-
-    routes = _cached(describe, address)
-    groups = [(name, [route for route in routes if route.group == name]) for name in GROUPS]
-    values = {"visit": visit, "groups": groups}
-    return Markup(render("reference_routes.html", visit.texts, visit.now, values))  # noqa: S704  # it escapes
 
 
 def shown_routes(description: Mapping[str, Any], address: str) -> Iterator[ShownRoute]:

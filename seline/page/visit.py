@@ -9,8 +9,10 @@ import hashlib
 import hmac
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from http import HTTPStatus
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 from urllib.parse import urlsplit
@@ -29,6 +31,7 @@ KEPT_BYTES_MAX: Final = 1 << 20
 LARGE_FORMS_MAX: Final = 4
 FLASHES_MAX: Final = 200
 _ADDRESS_MAX: Final = 2_000
+_rendering: Final = ThreadPoolExecutor(2, thread_name_prefix="seline-page")
 HTML: Final = "text/html"
 SECURITY_HEADERS: Final = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
@@ -59,6 +62,20 @@ class PageRoute(NamedTuple):
     needs: Needs = "read"
     form_bytes_max: int = FORM_BYTES_MAX
     takes_token: bool = False
+
+
+class Page(web.Response):
+    """A page that is not rendered yet: a long one would hold the event loop."""
+
+    def __init__(self, html: Callable[[], str], *, status: int, headers: Mapping[str, str]) -> None:
+        """`html` returns the body, and blocks."""
+        super().__init__(status=status, headers=headers, content_type=HTML, charset="utf-8")
+        self._html = html
+
+    async def fill(self) -> None:
+        """Render the page in a thread, unless it is rendered."""
+        if self.body is None:
+            self.text = await asyncio.get_running_loop().run_in_executor(_rendering, self._html)
 
 
 class View(NamedTuple):
@@ -204,7 +221,9 @@ class Visit:
         poll_s: int | None = None,
         **values: Any,
     ) -> web.Response:
-        """Return a page. `refresh_s`: the browser asks for it again, without a script.
+        """Return a page, which `Page.fill` renders.
+
+        `refresh_s`: the browser asks for it again, without a script.
 
         `poll_s`: a script asks for it again, and replaces what is marked as `data-live`.
         """
@@ -221,11 +240,11 @@ class Visit:
             "service": self.context.settings.service,
             "poll_s": poll_s,
         }
-        html = render(template, self.texts, self.now, {**known, **values})
+        html = partial(render, template, self.texts, self.now, {**known, **values})
         headers = dict(SECURITY_HEADERS)
         if refresh_s is not None:
             headers["Refresh"] = str(refresh_s)
-        return web.Response(text=html, status=status, content_type=HTML, headers=headers)
+        return Page(html, status=status, headers=headers)
 
     def _may_see(self, view: View) -> bool:
         return self.session is not None and (self.may_change or view.needs != "admin")

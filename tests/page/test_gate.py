@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import threading
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final, cast
@@ -14,9 +15,10 @@ from seline.access.tokens import name_of
 from seline.clock import Clock
 from seline.http.app import build_app
 from seline.http.routes import ROUTES
-from seline.page import rendering, static
+from seline.page import rendering, static, visit
 from seline.page.assembly import VIEWS, add_page
 from seline.page.gate import COOKIE
+from seline.page.rendering import render
 from seline.page.visit import LARGE_FORMS_MAX, SECURITY_HEADERS, csrf_of
 from seline.server import Serving, serving
 from tests.browser import Browser, jar
@@ -324,6 +326,23 @@ async def test_the_language_comes_from_the_browser_and_can_be_chosen(browser: Br
     assert 'lang="fr"' in page.html
     assert page.path == "/sign-in?next=/sessions"
     assert "Se connecter" in page.text
+
+
+async def test_no_page_is_rendered_in_the_event_loop(
+    owner: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = list[threading.Thread]()
+
+    def html(*given: Any) -> str:
+        threads.append(threading.current_thread())
+        return render(*given)
+
+    monkeypatch.setattr(visit, "render", html)
+    for path in ("/", "/documents/gone.json", "/no-such-view", "/sign-out"):
+        await owner.get(path)
+
+    assert len(threads) == 4
+    assert threading.main_thread() not in threads
 
 
 async def test_a_head_has_no_body(owner: Browser) -> None:

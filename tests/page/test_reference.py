@@ -3,7 +3,6 @@
 import json
 import re
 import shlex
-import threading
 from collections.abc import Mapping
 from html import unescape
 from typing import Any
@@ -13,7 +12,6 @@ import pytest
 from seline.http import PREFIX
 from seline.http.openapi import description
 from seline.http.routes import ROUTES
-from seline.page import reference
 from seline.page.examples import BACKUP, DOCUMENT, example_of
 from seline.page.reference import shown_routes
 from seline.server import Serving
@@ -49,20 +47,6 @@ async def test_the_headings_are_french_and_the_rest_is_marked_as_english(owner: 
     assert "sans jeton" in page.text
     assert "Save the body as the document." in page.text
     assert "Save the body" not in ENGLISH.sub("", page.html)
-
-
-async def test_it_is_made_in_a_thread(owner: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
-    threads: list[threading.Thread] = []
-
-    def render(*given: Any) -> str:
-        threads.append(threading.current_thread())
-        return ""
-
-    monkeypatch.setattr(reference, "render", render)
-    await owner.get("/reference")
-
-    assert threads
-    assert threading.main_thread() not in threads
 
 
 async def test_it_asks_to_sign_in(browser: Browser) -> None:
