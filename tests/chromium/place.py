@@ -223,6 +223,8 @@ def _settings(folder: Path, alerts: Sink) -> dict[str, str]:
         "SELINE_ALERTS__SINKS": json.dumps(sinks),
         "SELINE_STORAGE__VOLUME_LIMIT_MB": str(LIMIT_MB),
         "SELINE_STORAGE__SETTLE_S": "0.1",
+        # The start runs it when the machine is slow, and then nothing is left for Home to remove.
+        "SELINE_JOBS__ROTATION__ENABLED": "false",
     }
 
 
