@@ -42,7 +42,7 @@ def open_page(chromium: Any) -> Iterator[OpenPage]:
     def open_one(language: str = "en", **options: Any) -> Any:
         options.setdefault("viewport", {"width": 1280, "height": 800})
         page = chromium.new_context(locale=language, **options).new_page()
-        page.set_default_timeout(20_000)
+        page.set_default_timeout(60_000)
         return page
 
     yield open_one

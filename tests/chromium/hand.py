@@ -145,7 +145,7 @@ class Hand:
 
     def wait(self) -> None:
         """Wait until a page that reloads by itself is another one."""
-        self.page.locator("[aria-busy=true]").wait_for(state="detached", timeout=30_000)
+        self.page.locator("[aria-busy=true]").wait_for(state="detached", timeout=60_000)
 
     def says(self, key: str, **fields: object) -> None:
         """Fail unless the page has a text."""

@@ -10,7 +10,7 @@ from tests.chromium.hand import Hand, Keyboard, hand_of, missed, without_changin
 from tests.chromium.place import Place, lived_in
 from tests.chromium.tour import TOUR
 
-pytestmark = [pytest.mark.prove, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.prove, pytest.mark.timeout(1500)]
 Ends: TypeAlias = list[tuple[str, int, str, str]]
 """Of each page: its name in the tour, its status, its heading, and its notices."""
 

@@ -13,7 +13,7 @@ from tests.chromium.place import Place
 from tests.chromium.tour import TOUR, Stage, empty
 from tests.docs.blocks import ROOT
 
-pytestmark = [pytest.mark.prove, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.prove, pytest.mark.timeout(1500)]
 SCREENS = ROOT / ".prove" / "screens"
 
 

@@ -102,10 +102,13 @@ def bind(source: Path, target: Path, options: str = "rw") -> None:
 
 
 @pytest.fixture
-def unmounted(place: Path) -> Iterator[None]:
-    """Unmount what a test mounted in the data directory and did not unmount."""
+def undone(place: Path) -> Iterator[None]:
+    """Undo what a test that failed left: an immutable directory, and mounts."""
     yield
     with ExitStack() as stack:
+        stack.callback(
+            subprocess.run, ["chattr", "-i", place / "backups"], capture_output=True, check=False
+        )
         for name in ("backups", A, "."):
             stack.callback(
                 subprocess.run, ["umount", place / name], capture_output=True, check=False
@@ -173,7 +176,7 @@ ROWS: Final = {
 }  # fmt: skip
 
 
-@pytest.mark.usefixtures("unmounted")
+@pytest.mark.usefixtures("undone")
 @pytest.mark.parametrize(
     ("make", "attempt", "kind", "named"),
     [pytest.param(*row, marks=mark, id=name) for name, (*row, mark) in ROWS.items()],
@@ -301,7 +304,7 @@ def test_a_system_that_changes_no_owner_refuses_no_save(
     save(place)
 
 
-@pytest.mark.usefixtures("unmounted")
+@pytest.mark.usefixtures("undone")
 def test_root_reads_a_read_only_volume_in_which_it_owns_a_directory(place: Path) -> None:
     give(place / ".seline", 0)
     bind(place, place, "ro")
