@@ -182,7 +182,7 @@ async def _opened(line: Line, **environ: str) -> int:
         return len(await seline.data.documents())
 
 
-@pytest.mark.follows("operations/returning:refusal")
+@pytest.mark.follows("operations/returning:refusal*")
 def test_an_older_copy_is_taken_on_request_while_a_destination_fails(
     tmp_path: Path, follow: Follow
 ) -> None:

@@ -63,7 +63,8 @@ def test_an_interrupted_restore_is_completed_with_an_export(
     refused = line("load", NAME)
 
     assert refused.code == 7
-    [command] = follow(next_of(refused)).commands(EXPORT=export)
+    serve, command = follow(next_of(refused)).commands(EXPORT=export)
+    assert serve == "seline serve"  # followed in test_coming_back
     assert run(line, f"{command} --dry-run").code == 7
     done = run(line, command)
     assert done.code == 0, done.err

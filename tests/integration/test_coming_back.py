@@ -289,15 +289,16 @@ async def test_a_start_waits_for_a_limit_that_the_copy_needs(
 async def test_a_copy_of_another_destination_is_taken_when_the_first_has_none_that_is_whole(
     tmp_path: Path,
 ) -> None:
-    both = settings(
-        tmp_path, **{"exports.destinations": [at(tmp_path, "bucket"), at(tmp_path, "nas")]}
-    )
-    async with serving(both, http=False) as server:
-        await server.acquired()
-        await server.data.save_json("a.json", {"n": 1})
-        await mirrored(server)
+    bucket, nas = at(tmp_path, "bucket"), at(tmp_path, "nas")
+    for destination in (nas, bucket):  # the copy at the bucket is not older
+        only = settings(tmp_path, **{"exports.destinations": [destination]})
+        async with serving(only, http=False) as server:
+            await server.acquired()
+            await server.data.save_json("a.json", {"n": 1})
+            await mirrored(server)
     shutil.rmtree(tmp_path / "data")
     flawed = damage_newest(tmp_path)
+    both = settings(tmp_path, **{"exports.destinations": [bucket, nas]})
     async with serving(both, http=False) as server:
         await server.acquired()
         assert await server.data.load_json("a.json") == {"n": 1}
