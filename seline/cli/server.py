@@ -126,7 +126,10 @@ def _show_health(
         )
     terminal.out()
     for check in health["checks"]:
-        terminal.out(f"  {_MARKS[check['status']]}  {check['name']}: {check['detail']}")
+        first, *more = check["detail"].splitlines() or [""]
+        terminal.out(f"  {_MARKS[check['status']]}  {check['name']}: {first}")
+        for line in more:
+            terminal.out(f"        {line}")
         if check["fix"] and check["status"] != "ok":
             terminal.out(textwrap.indent(check["fix"], " " * 8))
 

@@ -205,8 +205,8 @@ def _exports(facts: Facts) -> Result:
     fixes = dict.fromkeys(fix for check in found for fix in check.fixes if fix)
     return (
         max((check.status for check in found), key=_RANK.index),
-        "; ".join(details),
-        " ".join(fixes),
+        "\n".join(details),
+        "\n".join(fixes),
     )
 
 

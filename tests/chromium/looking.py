@@ -33,16 +33,7 @@ TEXTS: Final = """() => {
             if (element.hasAttribute(name)) found.push(element.getAttribute(name));
     return found.map((text) => text.replace(/\\s+/g, " ").trim()).filter((text) => text);
 }"""
-STILL_ENGLISH: Final = (
-    r"broken\.json: cut off: .*",
-    r"Next: Correct .*broken\.json: .*",
-    r"Otherwise: Bring it back with .*",
-    r"old_plan\.json is deleted: .*",
-    r"Bring it back with .* --only NAME.*|Mount it, then run .*|If (it|this|both) .*",
-    r"(nas|usb|lab): .*|it lacks .*|not in it.*|the (last|export|mirror) .*|This volume's copy .*",
-    r"Nothing was copied .*|a restore takes .*",
-    r"[\dTZ:-]+ Most of user_profile\.json was removed|the content before it is pinned until .*",
-)
+STILL_ENGLISH: Final[tuple[str, ...]] = ()
 """What a French page still has in English, marked as such: whole texts of the core.
 
 The list only becomes shorter: a text that is not in it fails, and so does a row that is not found.

@@ -23,14 +23,21 @@ ROW_CHARACTERS_MAX: Final = 600
 """A longer part of a text has no row."""
 RUN_MAX: Final = 4
 """How many sentences one row may have."""
+START: Final = 3
+"""By how many of its first characters the rows for a text are found."""
 DEPTH_MAX: Final = 4
 """How deep values are translated that are sentences."""
-STEPS_MAX: Final = 500
+STEPS_MAX: Final = 2000
 """How many searches of the rows and matches one text may take; what is left stays English."""
 _COMMA: Final = re.compile(", ")
 _SEPARATORS: Final = tuple(
     (re.compile(f"`[^`]*`|({between})"), joint)
-    for between, joint in ((r"\n", "\n"), (r"(?<=[.!?]) (?=[A-Z`])", " "), ("; ", " ; "))
+    for between, joint in (
+        (r"\n", "\n"),
+        ("(?<=[.!?]); ", " "),
+        ("(?<=[.!?]) (?=[A-Z`])", " "),
+        ("; ", " ; "),
+    )
 )
 """Where a text without a row is divided, outside of commands; and the new joint."""
 _VALUES: Final[Mapping[str, str]] = {
@@ -57,6 +64,10 @@ class SentenceRow:
         self.length = sum(map(len, literals))
         self._first, self._longest = literals[0], max(literals, key=len)
         self._last = "" if key.endswith("}") else literals[-1]
+
+    def may_begin(self, start: str) -> bool:
+        """Whether a text of this row may begin so."""
+        return self._first[: len(start)] == start[: len(self._first)]
 
     def is_likely(self, text: str) -> bool:
         """Whether a text has the parts without fields; a match is much slower."""
@@ -116,6 +127,12 @@ def rows(language: Language) -> tuple[Mapping[str, str], Sequence[SentenceRow]]:
     return texts, sorted(with_fields, key=lambda row: -row.length)
 
 
+@functools.lru_cache(maxsize=1024)
+def _rows_from(language: Language, start: str) -> Sequence[SentenceRow]:
+    """Return the rows with fields of which a text may be that begins with these characters."""
+    return [row for row in rows(language)[1] if row.may_begin(start)]
+
+
 def _parts(template: str) -> Iterator[tuple[str, str, str]]:
     """Yield each literal part with the field that follows it, and the kind of that."""
     for literal, field, kind, _ in Formatter().parse(template):
@@ -142,6 +159,7 @@ class _SentenceFinder:
     def __init__(self, language: Language) -> None:
         self._language: Language = language
         self._known: dict[str, tuple[Sequence[Passage], bool]] = {}
+        self._whole: dict[tuple[str, bool], str | None] = {}
         self._steps_left = STEPS_MAX
 
     def found(self, text: str, depth: int) -> tuple[Sequence[Passage], bool]:
@@ -208,13 +226,18 @@ class _SentenceFinder:
 
     def _of_row(self, text: str, depth: int, *, strict: bool) -> str | None:
         """Return the translation of a text that has a row, None if it has none."""
-        exact, others = rows(self._language)
+        exact = rows(self._language)[0]
         if text in exact and "{" not in text:
             return exact[text]
+        if (text, strict) not in self._whole:
+            self._whole[text, strict] = self._of_row_with_fields(text, depth, strict=strict)
+        return self._whole[text, strict]
+
+    def _of_row_with_fields(self, text: str, depth: int, *, strict: bool) -> str | None:
         self._steps_left -= 1
         if len(text) > ROW_CHARACTERS_MAX or self._steps_left < 0:
             return None
-        for row in others:
+        for row in _rows_from(self._language, text[:START]):
             if not row.is_likely(text):
                 continue
             self._steps_left -= 1
