@@ -38,10 +38,7 @@ STILL_ENGLISH: Final[tuple[str, ...]] = ()
 
 The list only becomes shorter: a text that is not in it fails, and so does a row that is not found.
 """
-STILL_MIXED: Final = re.compile(
-    r"([\w' ]+ : fait\. )?(nas|usb|lab) ?: .*|.*\(it shrank from .*|"
-    "created at the first start"
-)
+STILL_MIXED: Final = re.compile("created at the first start")
 """Texts of the core that are part of a French one, and so are not marked."""
 LONG_WORDS: Final = 3
 """A text with as many words is looked for inside of others, too."""

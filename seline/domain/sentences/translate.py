@@ -25,10 +25,12 @@ RUN_MAX: Final = 4
 """How many sentences one row may have."""
 START: Final = 3
 """By how many of its first characters the rows for a text are found."""
-DEPTH_MAX: Final = 4
+DEPTH_MAX: Final = 7
 """How deep values are translated that are sentences."""
 STEPS_MAX: Final = 2000
 """How many searches of the rows and matches one text may take; what is left stays English."""
+_INSTANT: Final = re.compile(r"\s*\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ ")
+"""What an incident begins with; it is no part of a row."""
 _COMMA: Final = re.compile(", ")
 _SEPARATORS: Final = tuple(
     (re.compile(f"`[^`]*`|({between})"), joint)
@@ -164,14 +166,17 @@ class _SentenceFinder:
 
     def found(self, text: str, depth: int) -> tuple[Sequence[Passage], bool]:
         """Return the passages, and whether every part of the text has a row."""
+        if depth > DEPTH_MAX:
+            return (Passage(text, "en"),), not text.strip()
         if text not in self._known:
             self._known[text] = self._found(text, depth)
         return self._known[text]
 
     def _found(self, text: str, depth: int) -> tuple[Sequence[Passage], bool]:
-        core = text.strip()
-        if not core or depth > DEPTH_MAX:
-            return (Passage(text, "en"),), not core
+        instant = _INSTANT.match(text)
+        core = text[instant.end() if instant else 0 :].strip()
+        if not core:
+            return (Passage(text, "en"),), True
         before, _, after = text.partition(core)
         found = list(self._divided(core, depth, strict=True))
         is_whole = all(passage.language != "en" for passage in found)
