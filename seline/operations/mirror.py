@@ -169,11 +169,14 @@ class Mirror:
             names = [*snapshot.names, *await self._deleted(snapshot)] if is_base else list(seen)
             for name in seen:
                 recorded.pop(name, None)
-            sequence = self._next(sequence)
+            number = self._next(sequence)
             name_key = await self._name_key() if self._sealer.suffix else ""
             copying = Copying(self._store, snapshot, at, self._stored, name_key, recorded)
             read = await self._read(at, copying, names, {*seen, *names}, purged)
-            head = await self._head(at, snapshot, read, is_base, sequence)
+            was_purged = not self._changed.purged() <= purged
+            head = await self._head(at, snapshot, read, is_base, number) if not was_purged else None
+        if was_purged:  # a document whose content was read; its head would have it
+            return await self.run(sequence=sequence, largest=largest, accept=accept)
         self._changed.done(before, seen_at)
         return head
 

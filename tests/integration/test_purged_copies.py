@@ -1,7 +1,7 @@
 """Test the report of the copies that may still hold a purged document."""
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from seline.domain.retention import RetentionPolicy
 from seline.outbound.destinations.folder import Folder
 from seline.ports.destinations import Target
 from tests.command_line import line_at
-from tests.mirrored_bot import HOUR_S, Bot, Counted, objects
+from tests.mirrored_bot import HOUR_S, Bot, Counted, heads, objects
 
 
 @pytest.fixture
@@ -64,6 +64,35 @@ async def test_health_names_a_purged_document_until_no_copy_of_the_mirror_has_it
         await bot.data.save_json("a.json", {"later": step})
         await bot.mirrored()
     assert "b.json" not in await said(bot)
+
+
+class Meanwhile(Counted):
+    """A folder in which something else happens once, when an object has been stored."""
+
+    happens: Callable[[], Awaitable[object]] | None = None
+
+    async def put(self, key: str, data: bytes, *, replace: bool = True) -> None:
+        await super().put(key, data, replace=replace)
+        if "/objects/" in key and self.happens is not None:
+            happens, self.happens = self.happens, None
+            await happens()
+
+
+async def test_a_document_purged_while_the_mirror_runs_is_in_no_new_head(
+    tmp_path: Path, place: Path
+) -> None:
+    bucket = Meanwhile(place)
+    bot = Bot(tmp_path, bucket)
+    await bot.data.save_json("a.json", {"n": 1})
+    await bot.data.save_json("b.json", {"secret": 2})
+    bucket.happens = lambda: bot.data.delete("b.json", purge=True)
+
+    assert "for 1 document" in await bot.mirrored()
+    [head] = heads(place)
+    assert head.documents == 1
+    assert len(await _named_by_the_newest(place)) == 1
+    await bot.operations.mirrors.close()
+    await bot.store.close()
 
 
 async def _named_by_the_newest(place: Path) -> set[str]:
