@@ -10,6 +10,7 @@ from aiohttp import web
 
 from seline.domain.document import ABSENT, Content, IfMatch
 from seline.domain.pins import BY_HAND
+from seline.domain.sentences.translate import translated
 from seline.domain.verdict import COUNTED, Verdict
 from seline.errors import (
     DocumentNotFound,
@@ -276,6 +277,8 @@ def _translated(t: Texts, reason: str) -> str:
     for pattern, key in _REASONS:
         if found := pattern.fullmatch(reason):
             values = found.groupdict()
+            if "why" in values:
+                values["why"] = translated(t.language, values["why"])
             return t(key + values.pop("key", ""), **values)
     return ""
 

@@ -33,17 +33,13 @@ _INSTANT: Final = re.compile(r"\s*\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ ")
 """What an incident begins with; it is no part of a row."""
 _COMMA: Final = re.compile(", ")
 _SEPARATORS: Final = tuple(
-    (re.compile(f"`[^`]*`|({between})"), joint)
-    for between, joint in (
-        (r"\n", "\n"),
-        ("(?<=[.!?]); ", " "),
-        ("(?<=[.!?]) (?=[A-Z`])", " "),
-        ("; ", " ; "),
-    )
+    re.compile(f"`[^`]*`|({between})") for between in (r"\n", "; |(?<=[.!?]) (?=[A-Z`])")
 )
-"""Where a text without a row is divided, outside of commands; and the new joint."""
+"""Where a text without a row is divided, outside of commands."""
+_JOINTS: Final = {"; ": " ; "}
+"""What is between the parts then, if it is not the same."""
 _VALUES: Final[Mapping[str, str]] = {
-    "": r"(?:(?![.!?] [A-Z`])[^\n])+?",
+    "": r"(?:(?![.!?] [A-Z`]|; )[^\n])+?",
     "number": r"\d[\d,]*(?:\.\d+)?",
     "text": r"[\s\S]*?",
     "known": r"[\s\S]+?",
@@ -145,14 +141,14 @@ def _language_of(passage: Passage) -> Language:
     return passage.language
 
 
-def _split(separator: re.Pattern[str], text: str) -> tuple[Sequence[str], str]:
-    """Return the parts of a text and what is between them, empty if it has one part."""
-    parts, first, between = list[str](), 0, ""
+def _split(separator: re.Pattern[str], text: str) -> Sequence[str]:
+    """Return the parts of a text, and what is between each two of them."""
+    parts, first = list[str](), 0
     for found in separator.finditer(text):
         if found[1]:
-            parts.append(text[first : found.start()])
-            first, between = found.end(), found[1]
-    return [*parts, text[first:]], between
+            parts += text[first : found.start()], found[1]
+            first = found.end()
+    return [*parts, text[first:]]
 
 
 class _SentenceFinder:
@@ -193,10 +189,10 @@ class _SentenceFinder:
         if whole is not None or not text:
             yield Passage(whole or "", self._language)
             return
-        for separator, joint in _SEPARATORS:
-            parts, between = _split(separator, text)
-            if between:
-                yield from self._joined(parts, (between, joint), depth, strict=strict)
+        for separator in _SEPARATORS:
+            parts = _split(separator, text)
+            if len(parts) > 1:
+                yield from self._joined(parts, depth, strict=strict)
                 return
         whole = self._listed(text, depth)
         yield Passage(text, "en") if whole is None else Passage(whole, self._language)
@@ -210,24 +206,21 @@ class _SentenceFinder:
         found = [self._of_row(entry, depth, strict=True) for entry in entries]
         return None if None in found else ", ".join(map(str, found)) + end
 
-    def _joined(
-        self, parts: Sequence[str], joints: tuple[str, str], depth: int, *, strict: bool
-    ) -> Iterator[Passage]:
+    def _joined(self, parts: Sequence[str], depth: int, *, strict: bool) -> Iterator[Passage]:
         """Yield the longest run of parts that has a row, or else one part, and go on after it."""
         first = 0
         while first < len(parts):
-            if first:
-                yield Passage(joints[1], self._language)
-            for last in range(min(len(parts), first + RUN_MAX), first + 1, -1):
-                run = joints[0].join(parts[first:last])
-                whole = self._of_row(run, depth, strict=strict)
+            for last in range(min(len(parts), first + 2 * RUN_MAX - 1), first + 1, -2):
+                whole = self._of_row("".join(parts[first:last]), depth, strict=strict)
                 if whole is not None:
                     yield Passage(whole, self._language)
                     break
             else:
                 last = first + 1
                 yield from self._divided(parts[first], depth, strict=strict)
-            first = last
+            for between in parts[last : last + 1]:
+                yield Passage(_JOINTS.get(between, between), self._language)
+            first = last + 1
 
     def _of_row(self, text: str, depth: int, *, strict: bool) -> str | None:
         """Return the translation of a text that has a row, None if it has none."""
