@@ -39,7 +39,7 @@ _SEPARATORS: Final = tuple(
 _JOINTS: Final = {"; ": " ; "}
 """What is between the parts then, if it is not the same."""
 _VALUES: Final[Mapping[str, str]] = {
-    "": r"(?:(?![.!?] [A-Z`]|; )[^\n])+?",
+    "": r"(?:(?![.!?] [A-Z`]|[;:] )[^\n])+?",
     "number": r"\d[\d,]*(?:\.\d+)?",
     "text": r"[\s\S]*?",
     "known": r"[\s\S]+?",
@@ -200,6 +200,9 @@ class _SentenceFinder:
     def _listed(self, text: str, depth: int) -> str | None:
         """Return a list whose entries have rows, or a text that has one without its period."""
         end = "." if text.endswith(".") else ""
+        whole = self._of_row(text.removesuffix("."), depth, strict=True) if end else None
+        if whole is not None:
+            return whole + end
         entries = _COMMA.split(text.removesuffix("."))
         if not end and len(entries) == 1:
             return None
