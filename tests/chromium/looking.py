@@ -42,7 +42,10 @@ STILL_MIXED: Final = re.compile("created at the first start")
 """Texts of the core that are part of a French one, and so are not marked."""
 LONG_WORDS: Final = 3
 """A text with as many words is looked for inside of others, too."""
-_ENGLISH_WORD: Final = re.compile(r"\b(the|is|are|was|were|of|and|with|not|by|this|it|its)\b")
+_ENGLISH_WORD: Final = re.compile(
+    r"\b(the|is|are|was|were|of|and|with|not|by|this|it|its"
+    r"|frees|lacks|keeps|holds|without|has|have|from)\b"
+)
 _PATH: Final = re.compile(r"/\S+")
 _FIELD: Final = re.compile(r"\{\w+\}")
 MARKED_ENGLISH: Final = """() => [...document.querySelectorAll("main [lang=en]")]

@@ -33,13 +33,13 @@ _INSTANT: Final = re.compile(r"\s*\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ ")
 """What an incident begins with; it is no part of a row."""
 _COMMA: Final = re.compile(", ")
 _SEPARATORS: Final = tuple(
-    re.compile(f"`[^`]*`|({between})") for between in (r"\n", "; |(?<=[.!?]) (?=[A-Z`])")
+    re.compile(f"`[^`]*`|({between})") for between in (r"\n", "; |(?<=[.!?]) ")
 )
 """Where a text without a row is divided, outside of commands."""
 _JOINTS: Final = {"; ": " ; "}
 """What is between the parts then, if it is not the same."""
 _VALUES: Final[Mapping[str, str]] = {
-    "": r"(?:(?![.!?] [A-Z`]|[;:] )[^\n])+?",
+    "": r"(?:(?![.!?;:] )[^\n])+?",
     "number": r"\d[\d,]*(?:\.\d+)?",
     "text": r"[\s\S]*?",
     "known": r"[\s\S]+?",
