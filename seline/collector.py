@@ -40,7 +40,7 @@ def paused() -> Generator[None]:
 def without_full_ones(
     work: Callable[P, Coroutine[Any, Any, T]],
 ) -> Callable[P, Coroutine[Any, Any, T]]:
-    """Decorate what changes thousands of documents: only young objects are collected meanwhile.
+    """Decorate what changes thousands of documents: only young objects are collected during it.
 
     A full collection would take 100 ms and more. Python 3.14 has none, and ignores this.
     """

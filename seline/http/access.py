@@ -195,7 +195,7 @@ def check_browser(request: web.Request) -> None:
     settings = context(request).settings
     allowed = settings.server.allowed_hosts
     if (allowed or not settings.bind_is_public) and host not in {*_LOOPBACK, *allowed}:
-        named, port = repr(str(host)[:100]), request.get_extra_info("sockname")[1]
+        named, port = repr(str(host)[:100]), _port_of(request)
         raise Forbidden(
             f"This server does not answer to the name {named}.",
             hint=f"Call it as http://127.0.0.1:{port} on its own machine, or add the name to "
@@ -206,6 +206,12 @@ def check_browser(request: web.Request) -> None:
         raise Forbidden(
             "Pages of other sites may not call this API.", hint="Call it from a program."
         )
+
+
+def _port_of(request: web.Request) -> int:
+    """Return the port of this server that was called, 0 if the client has gone."""
+    port: int = request.get_extra_info("sockname", ("", 0))[1]
+    return port
 
 
 def _host_of(host_and_port: str) -> str | None:

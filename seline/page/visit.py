@@ -199,7 +199,7 @@ class Visit:
 
     @property
     def is_poll(self) -> bool:
-        """Whether a script asks for this page again: nobody reads it, or uses the session."""
+        """Whether a script asks for this page again; it does not prolong the session."""
         return POLL_HEADER in self.request.headers
 
     def part(self, name: str) -> str:

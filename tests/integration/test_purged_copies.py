@@ -66,26 +66,26 @@ async def test_health_names_a_purged_document_until_no_copy_of_the_mirror_has_it
     assert "b.json" not in await said(bot)
 
 
-class Meanwhile(Counted):
-    """A folder in which something else happens once, when an object has been stored."""
+class HookedFolder(Counted):
+    """A folder that calls `hook` once, when an object has been stored."""
 
-    happens: Callable[[], Awaitable[object]] | None = None
+    hook: Callable[[], Awaitable[object]] | None = None
 
     async def put(self, key: str, data: bytes, *, replace: bool = True) -> None:
         await super().put(key, data, replace=replace)
-        if "/objects/" in key and self.happens is not None:
-            happens, self.happens = self.happens, None
-            await happens()
+        if "/objects/" in key and self.hook is not None:
+            hook, self.hook = self.hook, None
+            await hook()
 
 
 async def test_a_document_purged_while_the_mirror_runs_is_in_no_new_head(
     tmp_path: Path, place: Path
 ) -> None:
-    bucket = Meanwhile(place)
+    bucket = HookedFolder(place)
     bot = Bot(tmp_path, bucket)
     await bot.data.save_json("a.json", {"n": 1})
     await bot.data.save_json("b.json", {"secret": 2})
-    bucket.happens = lambda: bot.data.delete("b.json", purge=True)
+    bucket.hook = lambda: bot.data.delete("b.json", purge=True)
 
     assert "for 1 document" in await bot.mirrored()
     [head] = heads(place)

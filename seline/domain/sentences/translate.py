@@ -127,7 +127,7 @@ def rows(language: Language) -> tuple[Mapping[str, str], Sequence[SentenceRow]]:
 
 @functools.lru_cache(maxsize=1024)
 def _rows_from(language: Language, start: str) -> Sequence[SentenceRow]:
-    """Return the rows with fields of which a text may be that begins with these characters."""
+    """Return the rows with fields that may match a text with these first characters."""
     return [row for row in rows(language)[1] if row.may_begin(start)]
 
 
@@ -158,6 +158,7 @@ class _SentenceFinder:
         self._language: Language = language
         self._known: dict[str, tuple[Sequence[Passage], bool]] = {}
         self._whole: dict[tuple[str, bool], str | None] = {}
+        """What `_of_row` has found, by text and `strict`."""
         self._steps_left = STEPS_MAX
 
     def found(self, text: str, depth: int) -> tuple[Sequence[Passage], bool]:
