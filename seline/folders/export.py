@@ -25,7 +25,7 @@ from seline.domain.manifest import (
 from seline.errors import ExportDamaged, ExportFailed, ImportRefused, KeyMissing
 from seline.operations.copies import Copies
 from seline.operations.export_folders import ExportFolders
-from seline.operations.exports import check_packs
+from seline.operations.own_exports import check_packs
 from seline.operations.packs import (
     DOCUMENTS,
     check_documents,

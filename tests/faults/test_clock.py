@@ -26,7 +26,8 @@ from seline.domain.retention import RetentionPolicy
 from seline.manager import DataManager
 from seline.operations import Operations
 from seline.operations.export_folders import ExportFolders
-from seline.operations.exports import Exporter, read_back
+from seline.operations.exports import Exporter
+from seline.operations.own_exports import read_back
 from seline.outbound.destinations.folder import Folder
 from seline.ports.alerts import Delivery
 from seline.ports.futures import run_without_loop

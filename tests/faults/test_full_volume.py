@@ -33,7 +33,8 @@ from seline.domain.incident import IncidentKind
 from seline.domain.usage import UsageLevel
 from seline.errors import VolumeFull
 from seline.operations.export_folders import ExportFolders
-from seline.operations.exports import Exporter, read_back
+from seline.operations.exports import Exporter
+from seline.operations.own_exports import read_back
 from seline.outbound.destinations.folder import Folder
 from seline.ports.store import Atom, Change, Decision, Put, Remove
 from seline.server import serving

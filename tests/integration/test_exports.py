@@ -26,7 +26,8 @@ from seline.folders.export import find_export, import_body, read_export
 from seline.library import Seline
 from seline.manager import DataManager
 from seline.operations.export_folders import MARKER_NAME, ExportFolders
-from seline.operations.exports import Exporter, read_back
+from seline.operations.exports import Exporter
+from seline.operations.own_exports import read_back
 from seline.operations.packs import members_of
 from seline.outbound.destinations.folder import Folder
 from seline.ports.destinations import Target
@@ -220,7 +221,7 @@ async def test_an_interrupted_export_is_ignored_and_deleted_later(
     assert (len(await target.complete()), len(await target.leftovers())) == (1, 1), (
         "the other export may still be running"
     )
-    monkeypatch.setattr("seline.operations.exports.LEFT_BEHIND_AFTER", timedelta(0))
+    monkeypatch.setattr("seline.operations.own_exports.LEFT_BEHIND_AFTER", timedelta(0))
     await exporting(seline, nas).run()
     assert (len(await target.complete()), list(await target.leftovers())) == (1, [])
 

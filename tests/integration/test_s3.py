@@ -14,7 +14,8 @@ from seline.errors import ExportDamaged, ExportFailed
 from seline.operations import Operations
 from seline.operations.copies import Copies
 from seline.operations.export_folders import ExportFolders
-from seline.operations.exports import Exporter, read_back
+from seline.operations.exports import Exporter
+from seline.operations.own_exports import read_back
 from seline.outbound.destinations import bucket as bucket_module
 from seline.outbound.destinations.s3 import S3, addressed
 from seline.ports.destinations import Listed, ObjectForbidden, ObjectMissing, ObjectTooLarge, Target

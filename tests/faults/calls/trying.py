@@ -19,7 +19,7 @@ from typing import Final, NamedTuple, TypeVar
 import pytest
 
 from seline.operations.export_folders import ExportFolders
-from seline.operations.exports import read_back
+from seline.operations.own_exports import read_back
 from seline.outbound.destinations.folder import Folder
 from tests.faults.calls.builds import AS_IT_IS, BUILDS
 from tests.faults.calls.doing import CaseResult, fail, kill

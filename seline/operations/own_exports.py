@@ -1,0 +1,117 @@
+"""The exports of one volume at a destination: listed, read back, removed.
+
+Several volumes may share a destination: each sees, counts and removes only its own exports.
+"""
+
+import logging
+import math
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import timedelta
+from functools import partial
+from typing import Final
+
+from seline.domain.manifest import LIST_NAME, Manifest, parse_export_name, volume_of_export
+from seline.errors import SelineError
+from seline.manager.managed_store import ManagedStore
+from seline.operations.export_folders import ExportFolders
+from seline.operations.packs import LIST_BYTES_MAX, check_pack, with_names
+from seline.ports.destinations import ObjectTooLarge
+from seline.ports.sealing import Sealer
+
+LEFT_BEHIND_AFTER: Final = timedelta(days=1)
+_log = logging.getLogger("seline.exports")
+
+
+class OwnExports:
+    """The exports of `volume` at a destination. Every call raises ExportFailed."""
+
+    def __init__(
+        self, folders: ExportFolders, volume: str, store: ManagedStore, sealer: Sealer
+    ) -> None:
+        self.folders = folders
+        self._volume = volume
+        self._store = store
+        self._sealer = sealer
+
+    async def whole(self) -> list[str]:
+        """Return the names of the whole exports, the one written last first.
+
+        One whose manifest cannot be read is left out, so it is not removed either.
+        """
+        own: list[tuple[int, str]] = []
+        for name in await self.folders.complete():
+            if volume_of_export(name) != self._volume:
+                continue
+            try:
+                manifest = await self.folders.manifest(name)
+            except SelineError as error:
+                _log.warning("%s: %s is not sound: %s", self.folders.name, name, error.message)
+            else:
+                own.append((manifest.sequence, name))
+        return [name for _, name in sorted(own, reverse=True)]
+
+    async def remove_leftovers(self) -> None:
+        """Remove exports without a manifest once they are old: a younger one may be in progress."""
+        for leftover in await self.folders.leftovers():
+            started_at = parse_export_name(leftover)
+            if started_at is None or volume_of_export(leftover) != self._volume:
+                continue
+            if self._store.clock.now() - started_at > LEFT_BEHIND_AFTER:
+                _log.warning("%s: removing %s, which a crash left", self.folders.name, leftover)
+                await self.folders.remove(leftover)
+
+    async def read_back(self, export: str) -> Manifest | None:
+        """Return the manifest of an export if all of it is still as it was written, else None."""
+        try:
+            return await read_back(self.folders, export)
+        except SelineError as error:
+            _log.warning("%s: %s is not sound: %s", self.folders.name, export, error.message)
+            return None
+
+    async def needed(self, exports: Sequence[str], lacking: Sequence[str]) -> set[str]:
+        """Return, of exports given newest first, those that hold what the store itself has lost.
+
+        For each such document the newest; one whose documents cannot be listed is kept, too.
+        """
+        needed: set[str] = set()
+        for name in lacking:
+            for export in exports:
+                try:
+                    manifest = await self._with_names(export)
+                except SelineError:
+                    needed.add(export)
+                    continue
+                if any(document.name == name for document in manifest.documents):
+                    needed.add(export)
+                    break
+        return needed
+
+    async def _with_names(self, export: str) -> Manifest:
+        """Return an export's manifest with its documents. Raises KeyMissing if it cannot."""
+        manifest = await self.folders.manifest(export)
+        if not manifest.encrypted:
+            return manifest
+        sealed = await self.folders.get(export, LIST_NAME, LIST_BYTES_MAX)
+        opening = partial(with_names, manifest, sealed, self._sealer)
+        return await self._store.reading(opening, limit_s=math.inf)
+
+
+async def gives_back(target: ExportFolders, export: str, file: str, data: bytes) -> bool:
+    """Whether a destination returns a file as it was stored."""
+    with suppress(ObjectTooLarge):
+        return await target.get(export, file, len(data)) == data
+    return False
+
+
+async def read_back(target: ExportFolders, export: str) -> Manifest:
+    """Check every file of an export at its destination. Raises ExportDamaged, ExportFailed."""
+    manifest = await target.manifest(export)
+    await check_packs(target, manifest)
+    return manifest
+
+
+async def check_packs(target: ExportFolders, manifest: Manifest) -> None:
+    """Check that a destination holds the files as they were made. Raises as `read_back`."""
+    for file in manifest.stored:
+        check_pack(file, await target.get(manifest.name, file.name, file.size_bytes))
