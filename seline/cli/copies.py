@@ -4,7 +4,7 @@ A destination that the settings of this machine name is read from here: no volum
 """
 
 import os
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 
@@ -160,6 +160,7 @@ def fetch(
     terminal.notice(f"It has {named} as of {taken_at}, each compared with its digest.")
     if lacking := lacking_text(copy.lacking, copy.older):
         terminal.notice(f"Documents could not be read for that copy: {lacking}.")
+    _notice_passed_over(copy.passed_over)
 
 
 @local_verb("restore", group=exports)
@@ -227,6 +228,8 @@ def _plan_text(plan: dict[str, Any]) -> str:
     added = [f"  {what} to add: {plan[what]:,}" for what in ("backups", "pins") if plan[what]]
     whose = " of ANOTHER volume" if plan["foreign"] else ""
     head = f"The copy {plan['copy']}{whose}, of {plan['taken_at']}, would change this:"
+    named += [f"  created, and purged since: {_shown(plan['purged'])}"] if plan["purged"] else []
+    named += [f"  Not taken: {reason}." for reason in plan["passed_over"]]
     if any(plan[outcome] for outcome in _OUTCOMES[:2]) or added:
         return "\n".join([head, *named, *added])
     terminal.notice("\n".join([f"The copy {plan['copy']} would change nothing.", *named]))
@@ -245,7 +248,15 @@ def _report_restored(done: dict[str, Any]) -> None:
     documents = counted(len(done["created"]) + len(done["changed"]), "document")
     backups = counted(done["backups"], "backup")
     terminal.notice(f"Restored {documents} as of {done['taken_at']}, and {backups} more.")
+    if done["purged"]:
+        terminal.notice(f"Restored, and purged since that copy: {_shown(done['purged'])}.")
+    _notice_passed_over(done["passed_over"])
     terminal.notice_undo(done)
+
+
+def _notice_passed_over(reasons: Iterable[str]) -> None:
+    for reason in reasons:
+        terminal.notice(f"Not taken: {reason}.")
 
 
 def _row(copy: dict[str, Any]) -> tuple[str, ...]:

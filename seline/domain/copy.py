@@ -26,8 +26,9 @@ class Copy:
     The digest of a deleted document is empty; its backups are listed. `volume` is the id of the
     volume that made the copy, `sequence` the number of the copy, `destination` the name of where it
     is. `lacking` are the documents that could not be read for it, `older` those that could not and
-    have an older content. The names are those of documents and backups. `fetch` returns a content
-    by its digest, compared with it; it raises ExportFailed, ExportDamaged and KeyMissing.
+    have an older content. `passed_over` tells why newer copies were not taken. The names are those
+    of documents and backups. `fetch` returns a content by its digest, compared with it; it raises
+    ExportFailed, ExportDamaged and KeyMissing.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Copy:
     pins: tuple[Pin, ...] = ()
     lacking: tuple[str, ...] = ()
     older: tuple[str, ...] = ()
+    passed_over: tuple[str, ...] = ()
     fetch: Callable[[Revision], Coroutine[Any, Any, bytes]] = field(repr=False)
 
 

@@ -375,6 +375,8 @@ class CopyRestored(TypedDict):
     dry_run: bool
     backups: int
     pins: int
+    passed_over: Sequence[str]
+    purged: Sequence[str]
     undo: list[UndoStep]
 
 

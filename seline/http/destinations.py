@@ -95,6 +95,8 @@ async def restore_copy(request: web.Request) -> JsonAnswer[CopyRestored]:
             dry_run=report.dry_run,
             backups=report.backups,
             pins=report.pins,
+            passed_over=copy.passed_over,
+            purged=opened.exports.purges.undone(copy.taken_at, report.created),
             undo=undo_steps(),
         )
     )

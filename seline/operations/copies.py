@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
-from typing import Final
+from typing import Final, NamedTuple
 
 from seline.clock import parse_instant
 from seline.domain.copy import (
@@ -29,7 +29,7 @@ from seline.domain.manifest import (
     parse_export_name,
     volume_of_export,
 )
-from seline.domain.mirror import Head, Proof
+from seline.domain.mirror import Head, Proof, parse_head_name
 from seline.errors import (
     CopyNotEncrypted,
     CopyNotFound,
@@ -49,6 +49,16 @@ from seline.spool import Spool
 _IN_DOUBT: Final = "the mirror was in doubt then"
 
 
+class DamagedCopy(NamedTuple):
+    """A copy of which only the name is known, because its head or manifest is damaged."""
+
+    name: str
+    kind: str
+    volume: str
+    taken_at: datetime
+    error: ExportDamaged
+
+
 class Copies:
     """What one destination keeps. Every call raises ExportFailed."""
 
@@ -65,12 +75,15 @@ class Copies:
         self._exports = ExportFolders(destination)
         self.doubted_since: dict[str, datetime] = {}
         """By volume, since when its mirror is in doubt; with `listed`."""
+        self._damaged: list[DamagedCopy] = []
+        """What `listed` left out."""
 
     async def listed(self, volume: str = "") -> list[CopyInfo]:
         """Return the copies of every volume, or of one, the newest first; nothing is decrypted.
 
         An export that was made while the mirror was in doubt has what is in doubt.
         """
+        self._damaged = []
         heads = await self._heads(volume)
         self.doubted_since = doubted_since(heads)
         exports = [
@@ -83,16 +96,21 @@ class Copies:
         """Open the copy that a restore takes: the last one, or the last one until `at`.
 
         It is of `volume`, or of the volume that the destination belongs to. A copy in doubt is
-        taken only if `at` is given. Raises CopyNotFound, ExportDamaged, KeyMissing.
+        taken only if `at` is given. `Copy.passed_over` names newer ones that are damaged. Raises
+        CopyNotFound, ExportDamaged, KeyMissing.
         """
-        flaw: ExportDamaged | None = None
+        flawed: list[tuple[datetime, ExportDamaged]] = []
         for info in await self.usable(at=at, volume=volume):
             try:
-                return await self.open(info)
+                copy = await self.open(info)
             except ExportDamaged as error:
-                flaw = flaw or error
-        if flaw is not None:
-            raise flaw
+                flawed.append((info.taken_at, error))
+                continue
+            unread = self.damaged_since(copy.taken_at, until=at)
+            flawed += [(damaged.taken_at, damaged.error) for damaged in unread]
+            return replace(copy, passed_over=tuple(not_whole_text(*flaw) for flaw in flawed))
+        if flawed:
+            raise flawed[0][1]
         until = f" until {at:%Y-%m-%d %H:%M:%S} UTC" if at else ""
         of = f" of the volume {volume}" if volume else ""
         raise CopyNotFound(
@@ -110,9 +128,17 @@ class Copies:
         volume = volume or (claim.volume if claim else await self._only_volume())
         listed = [info for info in await self.listed(volume) if info.volume == volume]
         usable = [info for info in listed if (info.taken_at <= at if at else not info.doubt)]
+        self._damaged = [copy for copy in self._damaged if copy.volume == volume]
         if claim and not (usable or at):
             raise self._undecided(f"keeps the copy of the volume {volume}, and has no whole one")
         return last_first(usable)
+
+    def damaged_since(
+        self, since: datetime | None, *, until: datetime | None = None
+    ) -> list[DamagedCopy]:
+        """Return the copies of that time which `usable` left out; None is no limit."""
+        later = [copy for copy in self._damaged if since is None or copy.taken_at >= since]
+        return [copy for copy in later if until is None or copy.taken_at <= until]
 
     async def open(self, info: CopyInfo) -> Copy:
         """Open one copy. Raises ExportDamaged, KeyMissing."""
@@ -168,7 +194,8 @@ class Copies:
             for first in range(0, len(names), READS_MAX):
                 batch = names[first : first + READS_MAX]
                 infos = await asyncio.gather(*(_head_info(at, name, proofs) for name in batch))
-                found += [info for info in infos if info is not None]
+                found += [info for info in infos if isinstance(info, CopyInfo)]
+                self._damaged += [info for info in infos if isinstance(info, DamagedCopy)]
         return found
 
     async def _mirrored(self, info: CopyInfo) -> Copy:
@@ -186,26 +213,31 @@ class Copies:
         found: list[CopyInfo] = []
         for name in await self._exports.complete():
             taken_at = parse_export_name(name)
-            with suppress(ExportDamaged, ObjectMissing):
+            try:
                 manifest = await self._exports.manifest(name)
-                documents = None if manifest.encrypted else manifest.documents
-                proof = await self._export_proof(name)
-                found.append(
-                    CopyInfo(
-                        name=name,
-                        kind=EXPORT,
-                        volume=manifest.volume,
-                        taken_at=taken_at or parse_instant(manifest.taken_at),
-                        sequence=manifest.sequence,
-                        documents=None if documents is None else len(documents),
-                        size_bytes=None
-                        if documents is None
-                        else sum(document.size_bytes for document in documents),
-                        proven_at=parse_instant(proof.at) if proof else None,
-                        proven_by=proof.by if proof else "",
-                        lacking=manifest.unrecoverable,
-                    )
+            except ObjectMissing:
+                continue  # it was removed since it was listed
+            except ExportDamaged as error:
+                if taken_at is not None:
+                    volume = volume_of_export(name)
+                    self._damaged.append(DamagedCopy(name, EXPORT, volume, taken_at, error))
+                continue
+            documents = None if manifest.encrypted else manifest.documents
+            proof = await self._export_proof(name)
+            found.append(
+                CopyInfo(
+                    name=name,
+                    kind=EXPORT,
+                    volume=manifest.volume,
+                    taken_at=taken_at or parse_instant(manifest.taken_at),
+                    sequence=manifest.sequence,
+                    documents=None if documents is None else len(documents),
+                    size_bytes=None if documents is None else sum(d.size_bytes for d in documents),
+                    proven_at=parse_instant(proof.at) if proof else None,
+                    proven_by=proof.by if proof else "",
+                    lacking=manifest.unrecoverable,
                 )
+            )
         return found
 
     async def _export_proof(self, name: str) -> Proof | None:
@@ -324,20 +356,32 @@ async def _contents(
     return contents
 
 
+def not_whole_text(taken_at: datetime, error: SelineError, at: str = "") -> str:
+    """Return why a copy is not taken; `at`: the destination that has it."""
+    where = f" at {at}" if at else ""
+    found = "is refused" if isinstance(error, CopyNotEncrypted) else "is not whole"
+    named = f"the copy of {taken_at:%Y-%m-%d %H:%M:%S} UTC{where} {found}: {error.message}"
+    return named.removesuffix(".")
+
+
 def is_as_doubtful(info: CopyInfo, since: Mapping[str, datetime]) -> bool:
     """Whether a copy is an export that was made while the mirror of its volume was in doubt."""
     doubted_at = since.get(info.volume)
     return info.kind == EXPORT and doubted_at is not None and info.taken_at >= doubted_at
 
 
-async def _head_info(at: MirrorStore, name: str, proofs: Collection[str]) -> CopyInfo | None:
-    """Return a head as it is listed, None if it is damaged or was removed."""
-    head: Head | None = None
+async def _head_info(
+    at: MirrorStore, name: str, proofs: Collection[str]
+) -> CopyInfo | DamagedCopy | None:
+    """Return a head as it is listed, None if it was removed."""
     proof: Proof | None = None
-    with suppress(ExportDamaged, ObjectMissing):
+    try:
         head = await at.head(name)
-    if head is None:
+    except ObjectMissing:
         return None
+    except ExportDamaged as error:
+        found = parse_head_name(name)
+        return found and DamagedCopy(name, MIRROR, at.volume, found[0], error)
     if name in proofs:
         with suppress(SelineError):  # the copy may be restored without it
             proof = await at.proof(name)

@@ -1,6 +1,6 @@
 """What was purged and may still be in a copy: noted with the purge, until every copy is newer."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from functools import partial
 from typing import Final
@@ -68,6 +68,11 @@ class Purges:
     def known(self) -> list[tuple[Purged, list[HeldCopy]]]:
         """Return what copies may still hold, and which."""
         return [(entry, held) for entry in self._state.value if (held := self.held(entry))]
+
+    def undone(self, since: datetime, names: Collection[str]) -> list[str]:
+        """Return which of these documents were purged after an instant, as far as that is known."""
+        purged = {entry.name for entry in self._state.value if entry.at > since}
+        return sorted(purged.intersection(names))
 
     def _added(self, entry: Purged, purged: tuple[Purged, ...]) -> tuple[Purged, ...]:
         """Add a purge as of now: in the store's turn, so that every later snapshot follows it."""

@@ -11,20 +11,19 @@ older copy is not: the destination that fails may have a newer one, and may answ
 import logging
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from heapq import merge
 from itertools import accumulate
 from typing import Final, NamedTuple, TypeAlias
 
-from msgspec.structs import replace
+from msgspec import structs
 
 from seline.domain.copy import MIRROR, Copy, CopyInfo
-from seline.domain.plural import counted
+from seline.domain.plural import counted, shortened
 from seline.domain.readable_export import ImportReport
 from seline.domain.volume_file import PendingRestore
 from seline.errors import (
-    CopyNotEncrypted,
     CopyNotFound,
     ExportDamaged,
     ExportFailed,
@@ -37,7 +36,7 @@ from seline.errors import (
     VolumeFull,
 )
 from seline.manager.managed_store import ManagedStore
-from seline.operations.copies import Copies, is_as_doubtful
+from seline.operations.copies import Copies, is_as_doubtful, not_whole_text
 from seline.operations.restore import fill_or_leave_empty
 from seline.ports.destinations import ObjectForbidden, ObjectMissing, Target
 from seline.ports.sealing import Sealer
@@ -110,14 +109,14 @@ async def come_back(
     async with aclosing(search.candidates()) as candidates:
         async for candidate in candidates:
             if (known := damaged.get(candidate.key)) is not None:
-                search.refuse(candidate, known)
+                await search.refuse(candidate, known)
                 continue
             try:
-                copy = await candidate.copies.open(candidate.info)
+                copy = search.without_purged(await candidate.copies.open(candidate.info))
                 report = await fill_or_leave_empty(store, copy, progress=_log_progress)
             except (ExportDamaged, ObjectMissing, ImportRefused) as error:
                 damaged[candidate.key] = error
-                search.refuse(candidate, error)
+                await search.refuse(candidate, error)
             except _NOT_TAKEN as error:
                 search.fail(candidate.name, error)
             else:
@@ -140,7 +139,7 @@ async def note_pending(store: ManagedStore, error: ExportFailed) -> None:
     pending = PendingRestore(error.message, error.hint)
     if pending != store.volume_file.value.pending:
         with suppress(StorageError):
-            await store.volume_file.update(lambda known: replace(known, pending=pending))
+            await store.volume_file.update(lambda known: structs.replace(known, pending=pending))
 
 
 class _Search:
@@ -154,6 +153,8 @@ class _Search:
         self._failed: set[str] = set()
         self._left: _Candidate | None = None
         """The first copy that is not taken because a destination fails."""
+        self._newer: tuple[str, Copy] | None = None
+        """The first copy that is damaged, and lists its documents all the same."""
 
     async def candidates(self) -> AsyncGenerator[_Candidate]:
         """Yield the copies of one volume, the newest first."""
@@ -179,13 +180,23 @@ class _Search:
         except SelineError as error:
             self.fail(name, error)
             return []
+        is_newest_lost = self._note_damaged(copies, infos)
         kinds = [info.kind for info in infos]
-        fresh = kinds.index(MIRROR) + 1 if MIRROR in kinds else 0
+        fresh = kinds.index(MIRROR) + 1 if MIRROR in kinds and not is_newest_lost else 0
         ages = accumulate((info.taken_at for info in infos), min)
         return [
             _Candidate(info, copies, number < fresh, (age, info.kind == MIRROR))
             for number, (info, age) in enumerate(zip(infos, ages, strict=True))
         ]
+
+    def _note_damaged(self, copies: Copies, infos: Sequence[CopyInfo]) -> bool:
+        """Note what is newer than these copies and damaged; return whether the mirror has such."""
+        name = copies.destination.name
+        newer = copies.damaged_since(infos[0].taken_at if infos else None)
+        for damaged in newer:
+            self.flaw = self.flaw or (name, damaged.error)
+            self._note(not_whole_text(damaged.taken_at, damaged.error, name))
+        return any(damaged.kind == MIRROR for damaged in newer)
 
     def _may_be_taken(self, candidate: _Candidate) -> bool:
         if any(is_as_doubtful(candidate.info, at.doubted_since) for at in self._destinations):
@@ -198,14 +209,34 @@ class _Search:
             return False
         return True
 
-    def refuse(self, candidate: _Candidate, error: SelineError) -> None:
+    async def refuse(self, candidate: _Candidate, error: SelineError) -> None:
         """Note that a copy is damaged, or beyond a limit, for which an older one is no answer."""
         if isinstance(error, ImportRefused):
             self.fail(candidate.name, error)
             return
         self.flaw = self.flaw or (candidate.name, error)
-        found = "is refused" if isinstance(error, CopyNotEncrypted) else "is not whole"
-        self._note(f"{candidate.text} {found}: {error.message}")
+        self._note(not_whole_text(candidate.info.taken_at, error, candidate.name))
+        if self._newer is None and candidate.info.kind == MIRROR:
+            with suppress(SelineError):  # its list may be what is damaged
+                self._newer = candidate.text, await candidate.copies.open(candidate.info)
+
+    def without_purged(self, copy: Copy) -> Copy:
+        """Return an older copy without the documents of which a newer, damaged one has nothing.
+
+        They were purged in between: of a deleted document the newer one has the backups.
+        """
+        if self._newer is None:
+            return copy
+        text, newer = self._newer
+        known = {*newer.lacking, *(document.name for document in newer.documents)}
+        purged = sorted(document.name for document in copy.documents if document.name not in known)
+        if purged:
+            self._note(f"{shortened(purged)}, which {text} no longer has")
+        return replace(
+            copy,
+            documents=tuple(document for document in copy.documents if document.name in known),
+            pins=tuple(pin for pin in copy.pins if pin.document in known),
+        )
 
     def fail(self, name: str, error: SelineError) -> None:
         """Note that a destination cannot be asked."""

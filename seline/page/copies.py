@@ -12,7 +12,9 @@ from urllib.parse import urlencode
 from aiohttp import web
 
 from seline.clock import instant_text, parse_instant
+from seline.domain.copy import Copy
 from seline.domain.readable_export import ImportReport
+from seline.domain.sentences.translate import translated
 from seline.domain.undo import DeleteAgain, RestoreBack
 from seline.errors import InvalidRequest
 from seline.manager.call_record import current_record
@@ -99,7 +101,8 @@ async def preview(visit: Visit) -> web.Response:
             name, at=_instant(at), volume=volume, only=only, dry_run=True
         )
         foreign = copy.volume != await visit.context.operations.exports.known_volume_id()
-        lines = [t("copies.from", name=copy.name, destination=name), *_counted(visit, report)]
+        lines = [t("copies.from", name=copy.name, destination=name)]
+        lines += _counted(visit, copy, report)
         lines += [t("copies.foreign")] if foreign else []
         button = Button(
             f"/copies/{name}/restore",
@@ -124,7 +127,7 @@ async def restore(visit: Visit) -> web.Response:
             name, at=at, volume=volume, only=only, foreign=foreign
         )
         lines = [t("copies.restored", name=copy.name, destination=name)]
-        lines += _counted(visit, report)
+        lines += _counted(visit, copy, report)
         return work.Done("\n".join(lines), undo=_undo(visit, name))
 
     return await work.start(visit, t("copies.restoring"), operation, back="/copies")
@@ -217,9 +220,14 @@ def _named(form: Mapping[str, str], prefix: str) -> dict[str, str]:
     }
 
 
-def _counted(visit: Visit, report: ImportReport) -> list[str]:
-    """Return what a restore changes, or would, one line for each kind."""
-    return list(_counts(visit, report))
+def _counted(visit: Visit, copy: Copy, report: ImportReport) -> list[str]:
+    """Return what a restore changes, or would, one line for each kind; and what to know of it."""
+    t, purges = visit.texts, visit.context.operations.exports.purges
+    undone = purges.undone(copy.taken_at, report.created)
+    lines = [*_counts(visit, report)]
+    lines += [f"{t('copies.purged_since')}{_shown(visit, undone)}"] if undone else []
+    reasons = (translated(t.language, reason) for reason in copy.passed_over)
+    return [*lines, *(t("copies.not_taken", reason=reason) for reason in reasons)]
 
 
 def _counts(visit: Visit, report: ImportReport) -> Iterator[str]:

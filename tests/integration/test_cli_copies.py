@@ -1,7 +1,9 @@
 """The verbs of copies: what a destination has, read with and without the volume."""
 
 import json
+import re
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -148,14 +150,34 @@ def test_a_copy_is_restored_onto_the_running_store_and_undone(line: Line) -> Non
     with served(line):
         dry = line("exports", "restore", "bucket", "--dry-run", "--json").value()
         assert (dry["created"], dry["changed"]) == (["gone.json"], [NAME])
+        assert dry["purged"] == ["gone.json"]
         assert line("load", NAME).value() == {"n": "wrong"}
         done = line("exports", "restore", "bucket", "--yes")
         assert done.code == 0, done.err
+        assert "purged since that copy: 1  gone.json" in done.err
         assert line("load", NAME).value() == {"n": 1}
         assert line("load", "gone.json").value() == {"kept": True}
         assert line("load", "later.json").value() == []
         again = line("exports", "restore", "bucket", "--yes")
         assert "would change nothing" in again.err
+
+
+def test_a_newer_copy_that_cannot_be_read_is_named(line: Line, tmp_path: Path) -> None:
+    """The fetch and the restore take the copy before it, and both name the reason."""
+    time.sleep(1.1)  # the next copy has another instant
+    line("save", NAME, stdin='{"n": 2}')
+    copied(line)
+    newest = max((tmp_path / "bucket").glob("seline-mirror/*/heads/*"))
+    newest.write_bytes(b"{")
+    for export in (tmp_path / "bucket").glob("seline-2*"):
+        shutil.rmtree(export)
+
+    fetched = line("exports", "fetch", "bucket", str(tmp_path / "out"))
+    restored = line("exports", "restore", "bucket", "--yes")
+    for done in (fetched, restored):
+        assert done.code == 0, done.err
+        assert re.search(rf"Not taken: the copy of .* is not whole: {newest.stem}", done.err)
+    assert line("load", NAME).value() == {"n": 1}
 
 
 def test_one_document_of_a_copy_is_restored_without_a_server(line: Line) -> None:

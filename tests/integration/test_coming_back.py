@@ -238,6 +238,62 @@ async def test_an_older_copy_is_taken_when_the_newest_is_damaged(
         assert server._worker.runs("mirror")[0].outcome == "ok"
 
 
+async def test_an_alert_names_the_newest_copy_when_its_head_cannot_be_read(
+    tmp_path: Path, two_copies: tuple[object, ...]
+) -> None:
+    newest = max((tmp_path / "bucket" / "seline-mirror").glob("*/heads/*"))
+    newest.write_bytes(newest.read_bytes()[:-20])
+    async with serving(settings(tmp_path), http=False) as server:
+        await server.acquired()
+        assert await as_restored(server) == two_copies
+        assert f"UTC at bucket is not whole: {newest.stem} is not whole" in restored_from(server)
+
+
+async def test_a_start_does_not_begin_empty_if_the_only_head_cannot_be_read(
+    tmp_path: Path, lost: dict[str, Any]
+) -> None:
+    root = tmp_path / "bucket" / "seline-mirror"
+    (root / "volume.json").unlink()  # as before the first claim
+    [head] = root.glob("*/heads/*")
+    head.write_bytes(b"{")
+    with pytest.raises(ExportFailed, match="copy at bucket cannot be taken"):
+        await open_seline(settings=settings(tmp_path))
+
+
+@pytest.mark.parametrize("damaged", ["objects", "heads"])
+async def test_a_purged_document_does_not_come_back_unsaid_with_an_older_copy(
+    tmp_path: Path, damaged: str
+) -> None:
+    """The newest copy lists its documents unless its head is damaged, too."""
+    async with serving(settings(tmp_path), http=False) as server:
+        await server.acquired()
+        for name in ("kept.json", "deleted.json", "purged.json"):
+            await server.data.save_json(name, {"n": name})
+        await mirrored(server)
+        await asyncio.sleep(1.1)  # the next copy has another instant
+        await server.data.delete("purged.json", purge=True)
+        await server.data.delete("deleted.json")
+        await server.data.save_json("new.json", {"n": "newer new"})
+        await mirrored(server)
+    shutil.rmtree(tmp_path / "data")
+    older, newest = sorted((tmp_path / "bucket" / "seline-mirror").glob("*/heads/*"))
+    listed = (json.loads(head.read_bytes())["objects"] for head in (older, newest))
+    before, after = ({entry["key"] for entry in entries} for entries in listed)
+    [new] = after - before
+    [content] = (tmp_path / "bucket" / "seline-mirror").glob(f"*/objects/{new}*")
+    (newest if damaged == "heads" else content).write_bytes(b"{")
+
+    async with serving(settings(tmp_path), http=False) as server:
+        await server.acquired()
+        there = {info.name for info in await server.data.documents()}
+        assert there - {"purged.json"} == {"kept.json", "deleted.json"}
+        assert ("purged.json" in there) is (damaged == "heads")
+        assert ("purged.json, which the copy of" in restored_from(server)) is (damaged == "objects")
+        while not server.alerts.log.listing():
+            await asyncio.sleep(0.05)
+        assert "purged after it is back" in server.alerts.log.listing()[0].summary
+
+
 async def put_head(tmp_path: Path, content: bytes) -> None:
     """Store a copy like the newest one, in which a document has this content."""
     [volume] = (tmp_path / "bucket" / "seline-mirror").glob("*/")
@@ -253,9 +309,7 @@ async def put_head(tmp_path: Path, content: bytes) -> None:
     head = msgspec.structs.replace(newest, sequence=newest.sequence + 1, objects=(entry,))
     changed = msgspec.structs.replace(manifest, documents=(forged,))
     head = msgspec.structs.replace(head, manifest=await store.put_manifest(head.name, changed))
-    if not head.before:
-        head = msgspec.structs.replace(head, before=newest.name)
-    await store.put_head(head)
+    await store.put_head(msgspec.structs.replace(head, before=newest.name))
 
 
 async def test_an_older_copy_is_taken_when_the_newest_has_what_is_no_document(
