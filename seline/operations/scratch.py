@@ -171,13 +171,14 @@ async def _compared(managed: ManagedStore, copy: Copy) -> int:
 
 
 @contextmanager
-def scratch_folder() -> Generator[str]:
-    """Yield a new folder in the temporary directory, and remove it. Blocks.
+def scratch_folder(place: str | None = None, *, prefix: str = PREFIX) -> Generator[str]:
+    """Yield a new folder in `place`, else in the temporary directory, and remove it. Blocks.
 
     It is locked, so that what a killed process left is distinguished from what is in use.
     """
-    _remove_leftovers()
-    folder, lock = _locked_folder()
+    place = place or tempfile.gettempdir()
+    _remove_leftovers(place, prefix)
+    folder, lock = _locked_folder(place, prefix)
     try:
         yield folder
     finally:
@@ -185,9 +186,9 @@ def scratch_folder() -> Generator[str]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _locked_folder() -> tuple[str, int]:
+def _locked_folder(place: str, prefix: str) -> tuple[str, int]:
     while True:
-        folder = tempfile.mkdtemp(prefix=PREFIX)
+        folder = tempfile.mkdtemp(prefix=prefix, dir=place)
         with suppress(FileNotFoundError):  # another process took it for a leftover
             lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
             fcntl.flock(lock, fcntl.LOCK_SH)
@@ -196,11 +197,11 @@ def _locked_folder() -> tuple[str, int]:
             os.close(lock)
 
 
-def _remove_leftovers() -> None:
+def _remove_leftovers(place: str, prefix: str) -> None:
     """Remove the folders of this user that no process holds."""
-    for entry in os.scandir(tempfile.gettempdir()):
+    for entry in os.scandir(place):
         with suppress(OSError):  # it is in use, or gone
-            if entry.name.startswith(PREFIX) and entry.stat().st_uid == os.geteuid():
+            if entry.name.startswith(prefix) and entry.stat().st_uid == os.geteuid():
                 lock = os.open(entry.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
                 try:
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -400,3 +400,18 @@ def test_a_document_is_deleted_or_more_are_allowed(line: Line, follow: Follow) -
         assert run(few, command).code == 0
 
     assert few("save", "b.json", stdin="{}").code == 0
+
+
+@pytest.mark.follows("bench/measure:measure")
+def test_a_disk_without_room_is_measured_once_space_is_free(line: Line, follow: Follow) -> None:
+    with small_filesystem(line.folder / "disk", size_mb=100) as small:
+        filler = small.fill_to(0.5, "filler")
+        refused = line("bench", "--dir", "disk", "--seconds", "1")
+        assert refused.code == 6
+        assert "Measuring needs 64 MB of free space in disk." in refused.err
+        step = follow(next_of(refused))
+        step.asks("Free space there", "measure another disk of this kind with `--dir`")
+        filler.unlink()
+        assert line("bench", "--dir", "disk", "--seconds", "1").code == 0
+        assert [path.name for path in small.path.iterdir()] == ["lost+found"]
+    assert line("bench", "--dir", ".", "--seconds", "1").code == 0
