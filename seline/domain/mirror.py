@@ -24,7 +24,6 @@ from seline.clock import instant_text, parse_instant
 from seline.domain.document import Revision
 from seline.domain.manifest import Count, PackedDocument, is_volume_id
 from seline.domain.pins import Pin
-from seline.domain.stored import Stored
 from seline.errors import ExportDamaged, UnsupportedFormat
 
 FORMAT: Final = 1
@@ -38,8 +37,6 @@ CHAIN_HEADS_MAX: Final = 64
 SMALL_BYTES_MAX: Final = 64 << 10
 """Of a claim, a proof and a marker."""
 HEAD_BYTES_MAX: Final = 16 << 20
-SMALL_BYTES: Final = 16 << 10
-"""Of a volume that is smaller, a loss of half the bytes is no sign of a loss."""
 TEXT_MAX: Final = 1000
 """Characters of a text that a copy shows, such as `doubt`."""
 _CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
@@ -137,17 +134,6 @@ class MirrorManifest(_Strict, frozen=True, kw_only=True):
     older: tuple[str, ...] = ()
 
 
-class DaySize(Stored, frozen=True, kw_only=True):
-    """The most documents and bytes that heads not in doubt had within a day from `since`.
-
-    A day without a head does not count, so the last two cover at least the last day.
-    """
-
-    since: datetime
-    documents: int
-    size_bytes: int
-
-
 class Proof(_Strict, frozen=True, kw_only=True):
     """A drill that succeeded: when, by whom, and whether every content was decrypted."""
 
@@ -190,33 +176,6 @@ def content_key(revision: Revision, name_key: str) -> str:
     if not name_key:
         return revision
     return hmac.digest(bytes.fromhex(name_key), revision.encode(), "sha256").hex()
-
-
-def doubt_about(documents: int, size_bytes: int, largest: Sequence[DaySize]) -> str:
-    """Return why a copy may be an accident: it has under half of what the last two days had."""
-    most = max((day.documents for day in largest), default=0)
-    most_bytes = max((day.size_bytes for day in largest), default=0)
-    if documents * 2 < most:
-        return f"it has {documents} of {most} documents"
-    if most_bytes >= SMALL_BYTES and size_bytes * 2 < most_bytes:
-        return f"it has {size_bytes:,} of {most_bytes:,} bytes"
-    return ""
-
-
-def with_head(largest: Sequence[DaySize], head: Head) -> tuple[DaySize, ...]:
-    """Return the sizes of the last two days, the last first, with those of a head."""
-    at = parse_instant(head.taken_at)
-    is_same_day = bool(largest) and timedelta(0) <= at - largest[0].since < DAY
-    if not is_same_day:
-        new = DaySize(since=at, documents=head.documents, size_bytes=head.size_bytes)
-        return (new, *largest[:1])
-    day = largest[0]
-    larger = DaySize(
-        since=day.since,
-        documents=max(day.documents, head.documents),
-        size_bytes=max(day.size_bytes, head.size_bytes),
-    )
-    return (larger, *largest[1:])
 
 
 def merged(manifests: Sequence[MirrorManifest]) -> dict[str, PackedDocument]:

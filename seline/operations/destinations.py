@@ -14,7 +14,8 @@ from msgspec import field
 from msgspec.structs import replace
 
 from seline.clock import parse_instant
-from seline.domain.mirror import DaySize, Head, Proof
+from seline.domain.doubt import DaySize
+from seline.domain.mirror import Head, Proof
 from seline.domain.stored import Stored
 from seline.errors import DestinationNotFound, ExportFailed, SelineError
 from seline.manager.managed_store import ManagedStore

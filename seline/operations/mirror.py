@@ -17,15 +17,9 @@ from typing import Final, NamedTuple
 from seline.clock import instant_text, parse_instant
 from seline.domain import mirror
 from seline.domain.document import BOT, Revision
+from seline.domain.doubt import DaySize, doubt_about, with_copy
 from seline.domain.manifest import PackedDocument
-from seline.domain.mirror import (
-    DaySize,
-    Head,
-    MirrorManifest,
-    StoredObject,
-    parse_head_name,
-    with_head,
-)
+from seline.domain.mirror import Head, MirrorManifest, StoredObject, parse_head_name
 from seline.domain.plural import counted
 from seline.errors import ExportFailed
 from seline.manager.managed_store import ManagedStore
@@ -235,7 +229,7 @@ class Mirror:
             return
         for _, sequence in filter(None, map(parse_head_name, names[:1])):
             self._sequence = sequence
-        self.largest = self.largest or with_head((), accepted[-1]) if accepted else ()
+        self.largest = self.largest or _with_head((), accepted[-1]) if accepted else ()
         self._unread = Unread.of(chain[-1]) if chain else Unread()
         self._there = [chain, accepted] if accepted is not chain else [chain]
         sealed = bool(self._sealer.suffix)
@@ -374,7 +368,7 @@ class Mirror:
             before="" if is_base else self._chain[-1].name,
             documents=documents,
             size_bytes=size_bytes,
-            doubt=mirror.doubt_about(documents, size_bytes, self.largest),
+            doubt=doubt_about(documents, size_bytes, self.largest),
             lacking=lacking,
             manifest=stored,
             objects=tuple(self._stored[key] for key in new),
@@ -384,7 +378,7 @@ class Mirror:
         self._chain = [head] if is_base else [*self._chain, head]
         self._named = set(new) if is_base else self._named | set(new)
         if not head.doubt:
-            self.largest = with_head(self.largest, head)
+            self.largest = _with_head(self.largest, head)
         return head
 
 
@@ -394,6 +388,10 @@ def damaged(message: str) -> ExportFailed:
         message,
         hint="Look for what removes or alters objects there, then run `seline jobs run drill`.",
     )
+
+
+def _with_head(largest: Sequence[DaySize], head: Head) -> tuple[DaySize, ...]:
+    return with_copy(largest, parse_instant(head.taken_at), head.documents, head.size_bytes)
 
 
 def _keys(manifest: MirrorManifest, named: AbstractSet[str]) -> list[str]:
