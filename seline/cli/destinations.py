@@ -21,7 +21,7 @@ async def destinations(
     `exports.destinations` sets them. The first copy puts a marker there. A later one that does not
     find it fails, because the disk may not be mounted. `accept NAME` copies now, and makes that the
     copy which a restore takes: after over half of the documents were deleted on purpose, or where
-    this volume replaces another one.
+    this volume replaces another one in a mirror.
 
     Examples:
       seline destinations

@@ -13,6 +13,7 @@ from typing import IO
 import msgspec
 
 from seline.domain.copy import Copy
+from seline.domain.export_summary import SUMMARY_NAME, decode_summary
 from seline.domain.manifest import (
     LIST_NAME,
     MANIFEST_NAME,
@@ -79,18 +80,17 @@ def _members(tar: IO[bytes]) -> Iterator[tuple[str, str, bytes]]:
 def find_export(source: str) -> str | None:
     """Return the directory itself if it is a whole export, else the last one in it, or None.
 
-    The last one is the one written last, not the one with the latest instant. Raises ImportRefused
-    if the directory holds exports of several volumes, ExportDamaged if a manifest is broken.
+    The last one is the one written last, not the one with the latest instant, and not in doubt
+    unless all are. Raises ImportRefused if the directory holds exports of several volumes,
+    ExportDamaged if a manifest is broken.
     """
     if _is_whole(source):
         return source
     inside = [name for name in os.listdir(source) if parse_export_name(name) is not None]
     whole = [path for name in sorted(inside) if _is_whole(path := os.path.join(source, name))]
-    last: dict[str, tuple[Manifest, str]] = {}
-    for path in whole:
-        manifest = _manifest(path)
-        if manifest.volume not in last or manifest.sequence >= last[manifest.volume][0].sequence:
-            last[manifest.volume] = manifest, path
+    found = [(_manifest(path), path) for path in whole]
+    found.sort(key=lambda item: (not _is_in_doubt(*item), item[0].sequence))
+    last = {manifest.volume: (manifest, path) for manifest, path in found}
     if len(last) > 1:
         listed = ", ".join(f"{path} (of {manifest.place})" for manifest, path in last.values())
         raise ImportRefused(
@@ -123,6 +123,13 @@ def _manifest(export: str) -> Manifest:
         raise ExportDamaged(
             f"{export}: {error.message}", hint="Name the folder of another export."
         ) from error
+
+
+def _is_in_doubt(manifest: Manifest, export: str) -> bool:
+    try:
+        return bool(decode_summary(_stored(export, SUMMARY_NAME), manifest).doubt)
+    except ExportDamaged:
+        return False  # it has none
 
 
 def _is_whole(directory: str) -> bool:

@@ -51,9 +51,9 @@ async def use_destination(request: web.Request) -> JsonAnswer[DestinationUsed]:
 
 
 async def accept_copy(request: web.Request) -> JsonAnswer[DestinationAccepted]:
-    """Copy now to a destination that is mirrored, and make that the copy which a restore takes."""
+    """Copy now, and make that the copy which a restore takes from a destination."""
     name = request.match_info["destination"]
-    await operations(request).mirrors.accept(name)
+    await operations(request).accept(name)
     return answer(DestinationAccepted(success=True, name=name))
 
 

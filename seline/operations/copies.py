@@ -9,7 +9,7 @@ from datetime import datetime
 from functools import partial
 from typing import Final, NamedTuple
 
-from seline.clock import parse_instant
+from seline.clock import instant_text, parse_instant
 from seline.domain.copy import (
     EXPORT,
     MIRROR,
@@ -87,7 +87,9 @@ class Copies:
         heads = await self._heads(volume)
         self.doubted_since = doubted_since(heads)
         exports = [
-            replace(info, doubt=_IN_DOUBT) if is_as_doubtful(info, self.doubted_since) else info
+            replace(info, doubt=info.doubt or _IN_DOUBT)
+            if is_as_doubtful(info, self.doubted_since)
+            else info
             for info in await self._whole_exports()
         ]
         return sorted([*heads, *exports], key=age_order, reverse=True)
@@ -122,7 +124,7 @@ class Copies:
         """Return the copies that `find` chooses from, the last one first.
 
         Raises ExportFailed if it is not known whose, or if the volume that claims the destination
-        has none.
+        has none, and CopyNotFound if every copy is in doubt.
         """
         claim = None if volume else await read_claim(self.destination)
         volume = volume or (claim.volume if claim else await self._only_volume())
@@ -131,6 +133,8 @@ class Copies:
         self._damaged = [copy for copy in self._damaged if copy.volume == volume]
         if claim and not (usable or at):
             raise self._undecided(f"keeps the copy of the volume {volume}, and has no whole one")
+        if listed and not (usable or at):
+            raise self._all_in_doubt(listed)
         return last_first(usable)
 
     def damaged_since(
@@ -184,6 +188,15 @@ class Copies:
             destination=name,
         )
 
+    def _all_in_doubt(self, listed: Sequence[CopyInfo]) -> CopyNotFound:
+        name, last = self.destination.name, last_first(listed)[0]
+        at = instant_text(last.taken_at)
+        return CopyNotFound(
+            f"Every copy at {name} is in doubt; of the last one: {last.doubt}.",
+            hint=f"To take it, run `seline exports restore {name} --at {at} --yes`.",
+            destination=name,
+        )
+
     async def _heads(self, only: str) -> list[CopyInfo]:
         found: list[CopyInfo] = []
         volumes = {only} if only else await mirrored_volumes(self.destination)
@@ -222,7 +235,7 @@ class Copies:
                     volume = volume_of_export(name)
                     self._damaged.append(DamagedCopy(name, EXPORT, volume, taken_at, error))
                 continue
-            documents = None if manifest.encrypted else manifest.documents
+            summary = await self._exports.summary(manifest)
             proof = await self._export_proof(name)
             found.append(
                 CopyInfo(
@@ -231,8 +244,9 @@ class Copies:
                     volume=manifest.volume,
                     taken_at=taken_at or parse_instant(manifest.taken_at),
                     sequence=manifest.sequence,
-                    documents=None if documents is None else len(documents),
-                    size_bytes=None if documents is None else sum(d.size_bytes for d in documents),
+                    documents=summary.documents,
+                    size_bytes=summary.size_bytes,
+                    doubt=summary.doubt,
                     proven_at=parse_instant(proof.at) if proof else None,
                     proven_by=proof.by if proof else "",
                     lacking=manifest.unrecoverable,

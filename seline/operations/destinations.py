@@ -58,9 +58,10 @@ class DestinationRecord(Stored, frozen=True, kw_only=True):
     was first. `failure` and `cure`
     are of the last export, empty if it succeeded; `lacking` are the documents that it lacks.
     `encrypted` is the newest encrypted export there, `revisions` a digest of what it has.
+    `export_sizes` are the sizes that the next export is compared with to find a loss.
     `mirror_began_at` is when the first copy of the mirror was begun, `mirrored_since` the instant
     of it, `mirrored_at` that of the newest one, and `sequence` the number of that.
-    `largest` are the sizes that the next one is compared with to find a loss.
+    `largest` are the sizes that the next head is compared with.
     `mirror_failed_at` to `mirror_older` are of the mirror's last run: why it failed, what the copy
     lacks, and what it has an older content of. `life` is that of the volume when it claimed the
     destination (`VolumeFile.life`).
@@ -80,6 +81,7 @@ class DestinationRecord(Stored, frozen=True, kw_only=True):
     lacking: tuple[str, ...] = ()
     encrypted: str = ""
     revisions: str = ""
+    export_sizes: tuple[DaySize, ...] = ()
     mirror_began_at: datetime | None = None
     mirrored_at: datetime | None = None
     mirrored_since: datetime | None = None
@@ -156,7 +158,7 @@ class Destinations:
         What is known of the copies is forgotten if it has another marker than before.
         Raises DestinationNotFound.
         """
-        target = self._target(name)
+        target = self.target(name)
         try:
             seen = await self._marked(target.destination)
             is_another = seen["marker"] != self.record(name).marker
@@ -165,9 +167,18 @@ class Destinations:
             await target.release()
         return target, self.record(name)
 
+    def target(self, name: str) -> Target:
+        """Return the configured destination of this name. Raises DestinationNotFound."""
+        found = [target for target in self.targets if target.destination.name == name]
+        if not found:
+            raise DestinationNotFound(
+                f"There is no destination {name} in `exports.destinations`.", destination=name
+            )
+        return found[0]
+
     def named(self, name: str) -> ObjectStore:
         """Return the destination of this name. Raises DestinationNotFound."""
-        return self._target(name).destination
+        return self.target(name).destination
 
     async def enter(self, destination: ObjectStore, *, job: str) -> None:
         """Check that a destination has its marker; mark it if it was never used.
@@ -180,7 +191,7 @@ class Destinations:
         known = self.record(destination.name).marker
         seen = await (self._seen(destination) if known else self._marked(destination))
         if known and seen["marker"] != known:
-            target = self._target(destination.name)
+            target = self.target(destination.name)
             if not target.may_be_unmounted:
                 await self._note(destination.name, **_FORGOTTEN)
             raise _another(target, seen["marker"], job)
@@ -193,9 +204,21 @@ class Destinations:
         whole: dict[str, Any] = {} if lacking else {"whole_at": now, "whole_since": since}
         await self._note(destination.name, failure="", cure="", lacking=tuple(lacking), **whole)
 
-    async def wrote_encrypted(self, destination: ObjectStore, export: str, revisions: str) -> None:
-        """Record what an encrypted export has, which its manifest does not show."""
-        await self._note(destination.name, encrypted=export, revisions=revisions)
+    async def wrote_export(
+        self,
+        destination: ObjectStore,
+        *,
+        sizes: tuple[DaySize, ...],
+        encrypted: str = "",
+        revisions: str = "",
+    ) -> None:
+        """Record what the next export is compared with.
+
+        `encrypted` names an encrypted export, whose manifest does not show its `revisions`.
+        """
+        await self._note(
+            destination.name, export_sizes=sizes, encrypted=encrypted, revisions=revisions
+        )
 
     async def mirror_began(self, destination: ObjectStore) -> datetime | None:
         """Record when the first copy was begun; return the instant of the newest one."""
@@ -299,14 +322,6 @@ class Destinations:
                 mirror_older=(),
             )
         return record
-
-    def _target(self, name: str) -> Target:
-        found = [target for target in self.targets if target.destination.name == name]
-        if not found:
-            raise DestinationNotFound(
-                f"There is no destination {name} in `exports.destinations`.", destination=name
-            )
-        return found[0]
 
     async def _seen(self, destination: ObjectStore) -> dict[str, Any]:
         """Return the marker that is there, empty without one, and whose disk it is on."""

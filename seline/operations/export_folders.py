@@ -4,6 +4,7 @@ from functools import partial
 from typing import Final
 
 from seline.domain import mirror
+from seline.domain.export_summary import SUMMARY_NAME, ExportSummary, decode_summary, summary_of
 from seline.domain.manifest import (
     MANIFEST_NAME,
     Manifest,
@@ -15,7 +16,7 @@ from seline.domain.mirror import SMALL_BYTES_MAX, Proof
 from seline.errors import ExportFailed
 from seline.operations.mirror_store import in_thread
 from seline.operations.packs import LIST_BYTES_MAX
-from seline.ports.destinations import ObjectMissing, ObjectStore
+from seline.ports.destinations import ObjectMissing, ObjectStore, ObjectTooLarge
 
 PROOF_NAME: Final = "proof.json"
 MARKER_NAME: Final = "seline-destination"
@@ -65,6 +66,16 @@ class ExportFolders:
     async def get(self, export: str, file: str, bytes_max: int) -> bytes:
         """Return one file of an export. Raises ObjectMissing, ObjectTooLarge."""
         return await self.store.get(f"{export}/{file}", bytes_max=bytes_max)
+
+    async def summary(self, manifest: Manifest) -> ExportSummary:
+        """Return the summary of an export; without one, what its manifest shows."""
+        try:
+            data = await self.get(manifest.name, SUMMARY_NAME, SMALL_BYTES_MAX)
+        except ObjectMissing:
+            return summary_of(manifest)
+        except ObjectTooLarge:
+            data = b""
+        return decode_summary(data, manifest)
 
     async def proof(self, export: str) -> Proof:
         """Return the proof that an export was restored. Raises ObjectMissing, ExportDamaged."""

@@ -10,16 +10,20 @@ written at the same time, so one that does not answer delays no other.
 import asyncio
 import hashlib
 import logging
+from collections import defaultdict
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing, suppress
 from functools import partial
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
-from seline.clock import instant_text
+from seline.clock import instant_text, parse_instant
+from seline.domain import mirror
 from seline.domain.document import BOT, is_document_name
-from seline.domain.manifest import Manifest, export_name, parse_export_name
+from seline.domain.doubt import DaySize
+from seline.domain.export_summary import SUMMARY_NAME, ExportSummary, judged, with_summary
+from seline.domain.manifest import MANIFEST_NAME, Manifest, export_name
 from seline.domain.mirror import Proof
 from seline.domain.plural import shortened
 from seline.domain.readable_export import deleted_backups_text, from_backups_text
@@ -35,7 +39,7 @@ from seline.operations.export_folders import ExportFolders
 from seline.operations.export_making import ExportMaking
 from seline.operations.mirror_store import in_thread
 from seline.operations.outcomes import joined
-from seline.operations.own_exports import OwnExports, gives_back, read_back
+from seline.operations.own_exports import OwnExport, OwnExports, dropped, gives_back, read_back
 from seline.operations.purges import Purges
 from seline.operations.scratch import Scratch
 from seline.ports.destinations import ObjectForbidden, ObjectMissing, ObjectStore, Target
@@ -45,6 +49,29 @@ from seline.spool import Spool
 
 SAME_DISK: Final = "it is on the disk of the data directory, and is lost with it"
 _log = logging.getLogger("seline.exports")
+
+
+class _Written(NamedTuple):
+    """An export that was written: its manifest names the documents, also if it is encrypted."""
+
+    manifest: Manifest
+    summary: ExportSummary
+    size_bytes: int
+
+    @property
+    def line(self) -> str:
+        lacking, taken = self.manifest.unrecoverable, self.manifest.from_backups
+        remarks = [f"it lacks {', '.join(lacking)}"] if lacking else []
+        remarks += [from_backups_text(taken)] if taken else []
+        return "; ".join([f"{self.manifest.name}, {self.size_bytes:,} bytes, read back", *remarks])
+
+
+class ExportDone(NamedTuple):
+    """What a run did at a destination; `lacking` and `doubt` are of the newest export there."""
+
+    line: str
+    lacking: Sequence[str] = ()
+    doubt: str = ""
 
 
 class Exporter:
@@ -65,6 +92,8 @@ class Exporter:
         self.destinations = Destinations(store, targets)
         self.purges = Purges(store, targets)
         self._volume = store.volume_file
+        self._turns = defaultdict[str, asyncio.Lock](asyncio.Lock)
+        """One export at a time at each destination, by its name."""
 
     def read(self, store: DocumentStore) -> None:
         """Read what an earlier process recorded, unless it is known. Blocks."""
@@ -99,22 +128,35 @@ class Exporter:
         clauses = [f"not in it, as Seline does not keep it: {shortened(names)}"] if names else []
         return [*clauses, f"not in it: {deleted}"] if deleted else clauses
 
-    async def _run_one(self, target: Target) -> str:
-        """Write one export, and record how that ended."""
+    async def accept(self, name: str) -> None:
+        """Write an export at a destination now, which is not in doubt, and go on with retention.
+
+        Raises DestinationNotFound, ExportFailed.
+        """
+        await self._run_one(self.destinations.target(name), accept=True)
+
+    async def _run_one(self, target: Target, *, accept: bool = False) -> str:
+        """Write one export, and record how that ended. One in doubt is written, and fails."""
         destination = target.destination
-        try:
-            line, lacking = await self.export_to(destination, keep=target.keep)
-        except BaseException as error:
-            await self.destinations.failed(destination, error)
-            raise
-        finally:
-            await target.release()
-        await self.destinations.succeeded(destination, lacking)
+        async with self._turns[destination.name]:
+            try:
+                done = await self.export_to(target, accept=accept)
+            except BaseException as error:
+                await self.destinations.failed(destination, error)
+                raise
+            finally:
+                await target.release()
+            await self.destinations.succeeded(destination, done.lacking)
+            if done.doubt:
+                failure = _in_doubt(destination.name, done.doubt)
+                await self.destinations.failed(destination, failure)
+                raise failure
         record = self.destinations.record(destination.name)
-        return line if target.same_disk or not record.on_data_disk else f"{line}; {SAME_DISK}"
+        is_exposed = record.on_data_disk and not target.same_disk
+        return f"{done.line}; {SAME_DISK}" if is_exposed else done.line
 
     async def drill(self, target: Target, scratch: Scratch | None) -> str:
-        """Read the newest whole export back, record the proof, and return a line.
+        """Read the newest export that is not in doubt back, record the proof, and return a line.
 
         It is restored in `scratch` space, if there is one. Raises ExportFailed.
         """
@@ -122,10 +164,11 @@ class Exporter:
         try:
             own = await self._own(destination)
             whole = await own.whole()
-            if not whole:
+            newest = next((export.name for export in whole if not export.doubt), None)
+            if newest is None:
                 return f"{name}: it has no export yet"
-            await self._learn_proof(own.folders, whole)
-            drill = ExportDrill(own.folders, whole[0], self.sealer)
+            await self._learn_proof(own, whole)
+            drill = ExportDrill(own.folders, newest, self.sealer)
             not_restored = await drill.run(scratch)
         except ExportDamaged as error:
             failure = _damaged(error)
@@ -139,7 +182,7 @@ class Exporter:
         finally:
             await target.release()
         proof = Proof(
-            head=whole[0],
+            head=newest,
             at=instant_text(self._store.clock.now()),
             by=SERVICE,
             decrypted=drill.is_decrypted,
@@ -148,44 +191,54 @@ class Exporter:
         await self.destinations.drilled(destination, proof, not_restored)
         return drilled_text(name, proof, not_restored)
 
-    async def _learn_proof(self, folders: ExportFolders, exports: Sequence[str]) -> None:
+    async def _learn_proof(self, own: OwnExports, exports: Sequence[OwnExport]) -> None:
         """Record the newest proof, which a person's machine has made."""
         for export in exports:
             with suppress(ObjectMissing, ExportDamaged):
-                await self.destinations.proven(folders.store, await folders.proof(export))
+                proof = await own.folders.proof(export.name)
+                await self.destinations.proven(own.folders.store, proof)
                 return
 
-    async def export_to(self, destination: ObjectStore, *, keep: int) -> tuple[str, Sequence[str]]:
-        """Write one verified export, unless nothing changed; keep this volume's newest `keep`.
+    async def export_to(self, target: Target, *, accept: bool = False) -> ExportDone:
+        """Write one verified export unless nothing changed, then remove older ones.
 
-        Return what was done in a line, and the documents that the newest export there lacks.
+        `accept`: what is lost is meant to be.
         """
+        destination, name = target.destination, target.destination.name
         await self.destinations.enter(destination, job="export")
         own = await self._own(destination)
-        target = own.folders
         await own.remove_leftovers()
-        whole = await own.whole()
-        await self._learn_proof(target, whole)
-        newest = await own.read_back(whole[0]) if whole else None
-        if newest is not None and await self._is_current(newest, target, await self._revisions()):
-            return f"{target.name}: nothing changed since {newest.name}", ()
-        written, size_bytes = await self._write(target)
+        there = await own.whole()
+        await self._learn_proof(own, there)
+        newest = await own.read_back(there[0].name) if there else None
+        if newest is not None and await self._is_current(newest, name, await self._revisions()):
+            doubt = there[0].doubt
+            if not (accept and doubt):
+                return ExportDone(f"{name}: nothing changed since {newest.name}", doubt=doubt)
+        sizes: tuple[DaySize, ...] = ()
+        if not accept:
+            sizes = self.destinations.record(name).export_sizes or await own.sizes(there)
+        written = await self._write(own.folders, sizes)
         await self.destinations.enter(destination, job="export")  # it is still the same one
-        older = [name for name in whole if name != written.name][max(keep, 1) - 1 :]
-        await self._note_encrypted(destination, written)
-        needed = await own.needed(whole, written.unrecoverable)
-        for name in older:
-            if name not in needed:
-                await target.remove(name)
-        left = [written.name, *whole[: max(keep, 1) - 1], *needed]
-        oldest = min(filter(None, map(parse_export_name, left)))
-        await self.purges.ended(target.name, mirror=False, oldest=oldest)
-        lacking = written.unrecoverable
-        remarks = [f"it lacks {', '.join(lacking)}"] if lacking else []
-        if written.from_backups:
-            remarks.append(from_backups_text(written.from_backups))
-        done = f"{target.name}: {written.name}, {size_bytes:,} bytes, read back"
-        return "; ".join([done, *remarks]), lacking
+        await self._note_written(destination, written, sizes)
+        await self._remove_older(own, there, written, target.keep)
+        lacking = written.manifest.unrecoverable
+        return ExportDone(f"{name}: {written.line}", lacking, written.summary.doubt)
+
+    async def _remove_older(
+        self, own: OwnExports, there: Sequence[OwnExport], written: _Written, keep: int
+    ) -> None:
+        """Remove of what was there before what is more than `keep`.
+
+        What has a document that the store has lost stays.
+        """
+        exports = [OwnExport.of(written.manifest, written.summary), *there]
+        needed = await own.needed(there, written.manifest.unrecoverable)
+        removed = [export for export in dropped(exports, keep) if export.name not in needed]
+        for export in removed:
+            await own.folders.remove(export.name)
+        oldest = min(export.taken_at for export in exports if export not in removed)
+        await self.purges.ended(own.folders.name, mirror=False, oldest=oldest)
 
     async def _own(self, destination: ObjectStore) -> OwnExports:
         folders, volume = ExportFolders(destination), await self.volume_id()
@@ -226,32 +279,31 @@ class Exporter:
         for file, data in await making.last_files(manifest):
             yield export, file, data
 
-    async def _write(self, target: ExportFolders) -> tuple[Manifest, int]:
-        """Write an export and read it back; return its manifest and its size in bytes.
-
-        The manifest names the documents, also if the one that is stored does not.
-        """
+    async def _write(self, target: ExportFolders, sizes: Sequence[DaySize]) -> _Written:
+        """Write an export and read it back; `sizes` is what it is compared with."""
         size_bytes, export, there = 0, "", await target.complete()
         made: list[Manifest] = []
+        summary = ExportSummary()
         async with aclosing(self.files(self.sealer, made=made.append)) as files:
             async for export, file, spool in files:
                 if export in there:
                     raise ExportFailed(f"{target.name} holds {export} already.")
+                if file == MANIFEST_NAME:
+                    summary = judged(made[0], sizes)
+                    if summary.doubt or self.sealer.suffix:
+                        await _put(target, export, SUMMARY_NAME, mirror.encode(summary))
                 data = await self._store.reading(partial(spool.read, 0, spool.size_bytes))
-                await target.put(export, file, data)
-                if not await gives_back(target, export, file, data):
-                    await target.remove(export)
-                    raise ExportFailed(f"{target.name} does not give {file} back as written.")
+                await _put(target, export, file, data)
                 size_bytes += len(data)
         try:
             await read_back(target, export)
         except SelineError:
             await target.remove(export)
             raise
-        return made[0], size_bytes
+        return _Written(made[0], summary, size_bytes)
 
     async def _is_current(
-        self, newest: Manifest, target: ExportFolders, revisions: dict[str, str]
+        self, newest: Manifest, destination: str, revisions: dict[str, str]
     ) -> bool:
         """Whether the newest export there has these documents, and is encrypted as the next one.
 
@@ -261,14 +313,21 @@ class Exporter:
             return False
         if not newest.encrypted:
             return newest.holds(revisions)
-        record = self.destinations.record(target.name)
+        record = self.destinations.record(destination)
         return (record.encrypted, record.revisions) == (newest.name, await self._digest(revisions))
 
-    async def _note_encrypted(self, destination: ObjectStore, written: Manifest) -> None:
-        """Record which documents the encrypted export has that was just written."""
+    async def _note_written(
+        self, destination: ObjectStore, written: _Written, sizes: tuple[DaySize, ...]
+    ) -> None:
+        """Record what the next export is compared with: sizes, and what an encrypted one has."""
+        manifest, encrypted, revisions = written.manifest, "", ""
+        sizes = with_summary(sizes, parse_instant(manifest.taken_at), written.summary)
         if self.sealer.suffix:
-            revisions = await self._digest(written.revisions)
-            await self.destinations.wrote_encrypted(destination, written.name, revisions)
+            encrypted = manifest.name
+            revisions = await self._digest(manifest.revisions)
+        await self.destinations.wrote_export(
+            destination, sizes=sizes, encrypted=encrypted, revisions=revisions
+        )
 
     async def _digest(self, revisions: dict[str, str]) -> str:
         """Return one digest of all documents, their revisions, and whose keys open the export."""
@@ -280,6 +339,23 @@ class Exporter:
         store = await self._store.open()
         documents = await self._store.listing(lambda: store.documents(BOT))
         return {info.name: info.revision or "" for info in documents}
+
+
+async def _put(target: ExportFolders, export: str, file: str, data: bytes) -> None:
+    """Store a file of an export and compare it; remove the export if it is another one."""
+    await target.put(export, file, data)
+    if not await gives_back(target, export, file, data):
+        await target.remove(export)
+        raise ExportFailed(f"{target.name} does not give {file} back as written.")
+
+
+def _in_doubt(destination: str, doubt: str) -> ExportFailed:
+    return ExportFailed(
+        f"The newest export is in doubt: {doubt}. A restore takes the last one before the loss, "
+        "and none from before it is removed.",
+        hint=f"If that is meant, run `seline destinations accept {destination}`. If not, `seline "
+        "restore NAME` brings a deleted document back.",
+    )
 
 
 def _damaged(error: ExportDamaged) -> ExportFailed:

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from seline.domain.copy import STILL_COPYING, lacking_text
 from seline.domain.mirror import Claim, shown_safely
 from seline.domain.plural import counted, shortened
-from seline.errors import DestinationNotFound, ExportDamaged, ExportFailed
+from seline.errors import ExportDamaged, ExportFailed
 from seline.manager.managed_store import ManagedStore
 from seline.operations.changed_names import Waiting
 from seline.operations.destinations import AnotherDestination, Destinations
@@ -77,15 +77,10 @@ class Mirrors:
         return await self._lanes[name].drill(scratch)
 
     async def accept(self, name: str) -> None:
-        """Copy now, and make that the copy which a restore takes there.
+        """Copy now to a destination that is mirrored, and make that the copy which a restore takes.
 
-        Raises DestinationNotFound, ExportFailed.
+        Raises ExportFailed.
         """
-        if name not in self._lanes:
-            raise DestinationNotFound(
-                f"There is no destination {name} in `exports.destinations` that is mirrored.",
-                destination=name,
-            )
         await self._lanes[name].accept()
 
     def waiting(self, name: str) -> Waiting:

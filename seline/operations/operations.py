@@ -137,6 +137,17 @@ class Operations:
         self._note_backups(copy, report)
         return report
 
+    async def accept(self, destination: str) -> None:
+        """Copy now, and make that the copy which a restore takes from a destination.
+
+        Raises DestinationNotFound, ExportFailed.
+        """
+        target = self.exports.destinations.target(destination)
+        if target.takes_mirror:
+            await self.mirrors.accept(destination)
+        if target.takes_exports:
+            await self.exports.accept(destination)
+
     async def drill(self) -> str:
         """Read the newest copy at each destination back; return what was found in a line.
 

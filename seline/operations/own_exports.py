@@ -5,12 +5,15 @@ Several volumes may share a destination: each sees, counts and removes only its 
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
-from typing import Final
+from typing import Final, NamedTuple
 
+from seline.clock import parse_instant
+from seline.domain.doubt import DaySize
+from seline.domain.export_summary import ExportSummary, summary_of, with_summary
 from seline.domain.manifest import LIST_NAME, Manifest, parse_export_name, volume_of_export
 from seline.errors import SelineError
 from seline.manager.managed_store import ManagedStore
@@ -21,6 +24,23 @@ from seline.ports.sealing import Sealer
 
 LEFT_BEHIND_AFTER: Final = timedelta(days=1)
 _log = logging.getLogger("seline.exports")
+
+
+class OwnExport(NamedTuple):
+    """A whole export; a later one has a larger `sequence`."""
+
+    sequence: int
+    name: str
+    taken_at: datetime
+    summary: ExportSummary
+
+    @classmethod
+    def of(cls, manifest: Manifest, summary: ExportSummary) -> "OwnExport":
+        return cls(manifest.sequence, manifest.name, parse_instant(manifest.taken_at), summary)
+
+    @property
+    def doubt(self) -> str:
+        return self.summary.doubt
 
 
 class OwnExports:
@@ -34,12 +54,12 @@ class OwnExports:
         self._store = store
         self._sealer = sealer
 
-    async def whole(self) -> list[str]:
-        """Return the names of the whole exports, the one written last first.
+    async def whole(self) -> list[OwnExport]:
+        """Return the whole exports, the one written last first.
 
         One whose manifest cannot be read is left out, so it is not removed either.
         """
-        own: list[tuple[int, str]] = []
+        own: list[OwnExport] = []
         for name in await self.folders.complete():
             if volume_of_export(name) != self._volume:
                 continue
@@ -48,8 +68,23 @@ class OwnExports:
             except SelineError as error:
                 _log.warning("%s: %s is not sound: %s", self.folders.name, name, error.message)
             else:
-                own.append((manifest.sequence, name))
-        return [name for _, name in sorted(own, reverse=True)]
+                summary = await self.folders.summary(manifest)
+                own.append(OwnExport.of(manifest, summary))
+        return sorted(own, key=lambda export: (export.sequence, export.name), reverse=True)
+
+    async def sizes(self, exports: Iterable[OwnExport]) -> tuple[DaySize, ...]:
+        """Return the sizes of the newest export that is not in doubt, empty if they are not known.
+
+        The exports are given newest first.
+        """
+        newest = next((export for export in exports if not export.doubt), None)
+        if newest is None:
+            return ()
+        summary = newest.summary
+        if summary.documents is None:
+            with suppress(SelineError):
+                summary = summary_of(await self._with_names(newest.name))
+        return with_summary((), newest.taken_at, summary)
 
     async def remove_leftovers(self) -> None:
         """Remove exports without a manifest once they are old: a younger one may be in progress."""
@@ -69,14 +104,15 @@ class OwnExports:
             _log.warning("%s: %s is not sound: %s", self.folders.name, export, error.message)
             return None
 
-    async def needed(self, exports: Sequence[str], lacking: Sequence[str]) -> set[str]:
+    async def needed(self, exports: Sequence[OwnExport], lacking: Sequence[str]) -> set[str]:
         """Return, of exports given newest first, those that hold what the store itself has lost.
 
         For each such document the newest; one whose documents cannot be listed is kept, too.
         """
         needed: set[str] = set()
+        names = [export.name for export in exports]
         for name in lacking:
-            for export in exports:
+            for export in names:
                 try:
                     manifest = await self._with_names(export)
                 except SelineError:
@@ -95,6 +131,18 @@ class OwnExports:
         sealed = await self.folders.get(export, LIST_NAME, LIST_BYTES_MAX)
         opening = partial(with_names, manifest, sealed, self._sealer)
         return await self._store.reading(opening, limit_s=math.inf)
+
+
+def dropped(exports: Sequence[OwnExport], keep: int) -> list[OwnExport]:
+    """Return the exports, given newest first, that are more than `keep`.
+
+    One in doubt displaces none that is not: while the newest is in doubt, those in doubt are
+    counted alone, and afterwards they are dropped.
+    """
+    in_doubt = [export for export in exports if export.doubt]
+    if in_doubt and in_doubt[0] is exports[0]:
+        return in_doubt[max(keep, 1) :]
+    return [export for export in exports if not export.doubt][max(keep, 1) :] + in_doubt
 
 
 async def gives_back(target: ExportFolders, export: str, file: str, data: bytes) -> bool:

@@ -175,7 +175,8 @@ class _Search:
         try:
             infos = await copies.usable(volume=volume)
         except CopyNotFound as error:
-            _log.info("%s has no copy: %s", name, error.message)
+            self.flaw = self.flaw or (name, error)
+            self._note(f"{name}: {error.message}")
             return []
         except SelineError as error:
             self.fail(name, error)

@@ -14,11 +14,13 @@ from aiohttp.test_utils import TestServer
 from seline import open_seline
 from seline.errors import ExportFailed, SettingsError
 from seline.folders.export import find_export, read_export
+from seline.operations.copies import Copies
 from seline.outbound.destinations import chat, chat_requests
 from seline.outbound.destinations.discord import Discord
 from seline.outbound.destinations.telegram import Telegram
 from seline.outbound.sealing import AgeSealer
 from seline.ports.destinations import Listed, ObjectMissing, ObjectStore
+from seline.ports.sealing import UNSEALED
 from tests.destinations import chat_server as chats
 from tests.destinations.chat_server import ChatServer, chat_server
 from tests.destinations.failing import failure
@@ -366,6 +368,28 @@ async def test_an_export_in_a_chat_is_encrypted_read_back_and_imported(
     assert found is not None
     documents, _ = read_export(found, AgeSealer(passphrase="correct horse battery staple"))
     assert json.loads(documents["user_profile.json"]) == {"userName": "Zoé"}
+
+
+async def test_an_export_in_doubt_in_a_chat_is_not_taken_by_a_restore(
+    telegram: ChatOf, tmp_path: Path
+) -> None:
+    """A new process reads the doubt from the chat, without a key."""
+    async with open_seline(tmp_path / "data", **destinations(telegram)) as seline:
+        for number in range(3):
+            await seline.data.save_json(f"{number}.json", number)
+        await seline.exports.run()
+        for number in range(2):
+            await seline.data.delete(f"{number}.json")
+        await asyncio.sleep(1.01)  # an export's name has its second
+        with pytest.raises(ExportFailed, match="it has 1 of 3 documents"):
+            await seline.exports.run()
+
+    copies = Copies(telegram.store(), UNSEALED)
+    assert [(info.documents, info.doubt) for info in await copies.listed()] == [
+        (1, "it has 1 of 3 documents"),
+        (3, ""),
+    ]
+    assert [info.documents for info in await copies.usable()] == [3]
 
 
 def test_a_chat_is_refused_without_encryption(tmp_path: Path) -> None:

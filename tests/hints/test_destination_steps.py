@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import shutil
 import threading
 import time
 import urllib.error
@@ -68,6 +69,48 @@ def test_a_damaged_export_is_written_again_and_drilled(tmp_path: Path, follow: F
     for command in follow(check(line)["fix"]).commands():
         assert run(line, command).code == 0
     assert (check(line)["status"], "last proven" in check(line)["detail"]) == ("ok", True)
+
+
+def emptied(line: Line) -> None:
+    """Export three documents, then one, which is in doubt; an export's name has its second."""
+    for number in range(3):
+        line("save", f"{number}.json", stdin="[1]")
+    assert line("jobs", "run", "export").code == 0
+    for number in range(2):
+        line("delete", f"{number}.json", "--yes")
+    time.sleep(1.1)
+    assert line("jobs", "run", "export").code == 1
+    time.sleep(1.1)
+
+
+@pytest.mark.parametrize("is_meant", [True, False])
+@pytest.mark.follows("operations/exports:_in_doubt")
+def test_an_export_that_lost_much_is_accepted_or_mended(
+    tmp_path: Path, follow: Follow, is_meant: bool
+) -> None:
+    line = with_nas(tmp_path, f"file://{tmp_path}/nas", same_disk=True)
+    emptied(line)
+    accept, restore = follow(check(line)["fix"]).commands(NAME="0.json")
+    if is_meant:
+        assert run(line, accept).code == 0
+    else:
+        assert run(line, restore).code == 0
+        assert line("jobs", "run", "export").code == 0
+    assert check(line)["status"] == "ok"
+
+
+@pytest.mark.follows("operations/copies:_all_in_doubt")
+def test_a_copy_in_doubt_is_restored_where_there_is_no_other(
+    tmp_path: Path, follow: Follow
+) -> None:
+    line = with_nas(tmp_path, f"file://{tmp_path}/nas", same_disk=True)
+    emptied(line)
+    sound, _ = sorted((tmp_path / "nas").glob("seline-2*"))
+    shutil.rmtree(sound)
+    line("delete", "2.json", "--yes")
+    [command] = follow(next_of(line("exports", "restore", "nas", "--yes"))).commands()
+    assert run(line, command).code == 0
+    assert line("load", "2.json").code == 0
 
 
 @pytest.mark.follows(

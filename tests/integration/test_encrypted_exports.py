@@ -12,6 +12,7 @@ import pytest
 from msgspec.structs import replace
 
 from seline import open_seline
+from seline.domain.export_summary import SUMMARY_NAME
 from seline.domain.manifest import (
     KEY_NAME,
     LIST_NAME,
@@ -92,7 +93,8 @@ async def test_only_the_identity_reads_an_encrypted_export(bot: Bot, nas: Path) 
     assert [(item.name, len(item.backups)) for item in manifest.documents] == [
         ("list.json", 0), (NAME, 2),
     ]  # fmt: skip
-    assert entries(folder) == [LIST_NAME, MANIFEST_NAME, "pack-0001.tar.zst.age"]
+    sealed = [LIST_NAME, MANIFEST_NAME, "pack-0001.tar.zst.age", SUMMARY_NAME]
+    assert entries(folder) == sealed
     for sealer in (
         UNSEALED,
         AgeSealer([KEY.recipient]),
@@ -189,7 +191,7 @@ async def test_encryption_that_is_set_later_applies_to_the_next_export(
         assert json.loads(documents[NAME]) == {"userName": "Zoé", "n": 2}
         await again.close()
 
-    sealed = [LIST_NAME, MANIFEST_NAME, "pack-0001.tar.zst.age", KEY_NAME]
+    sealed = [LIST_NAME, MANIFEST_NAME, "pack-0001.tar.zst.age", KEY_NAME, SUMMARY_NAME]
     assert names == [[MANIFEST_NAME, "pack-0001.tar.zst"], sealed, names[0]]
 
 

@@ -1,5 +1,6 @@
 """Copies: the destinations, the copies there, a restore with its preview, and its undo."""
 
+import asyncio
 import re
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -8,6 +9,7 @@ from typing import NamedTuple
 
 import pytest
 
+from seline.errors import ExportFailed
 from seline.page import copies, work
 from seline.server import Serving, serving
 from tests.browser import Browser, Page, jar
@@ -177,6 +179,32 @@ async def test_a_long_preview_can_be_left_and_asks_on_its_page(
 
     assert "Restore this?" in page.text
     assert page.links["Cancel"].startswith("/copies/nas/restore?")
+
+
+async def test_an_export_in_doubt_is_shown_and_accepted(tmp_path: Path) -> None:
+    nas = {"name": "nas", "url": f"file://{tmp_path}/nas", "same_disk": True}
+    settings = settings_for(tmp_path / "data", exports__destinations=[nas])
+    async with serving(settings) as server, jar() as session:
+        await server.acquired()
+        for name in ("a.json", "b.json", "c.json"):
+            await server.data.save_json(name, {"n": 1})
+        await server.operations.exports.run()
+        for name in ("a.json", "b.json"):
+            await server.data.delete(name)
+        await asyncio.sleep(1.01)  # an export's name has its second
+        with pytest.raises(ExportFailed):
+            await server.operations.exports.run()
+        browser = Browser(session, server.address)
+        await browser.sign_in()
+        assert "it has 1 of 3 documents" in (await browser.get("/copies/nas")).text
+        page = await browser.get("/copies")
+        assert "run seline destinations accept nas" in page.text
+        await browser.get(page.links["Accept the copy of this volume"])
+        await asyncio.sleep(1.01)
+        page = await pressed(browser, "Accept this volume's copy at nas")
+
+        assert "takes this volume's copy now" in page.text
+        assert "in doubt" not in (await browser.get("/copies")).text
 
 
 @pytest.mark.parametrize(
