@@ -102,6 +102,8 @@ class AuditLog:
         self._path = os.path.join(data_dir, ".seline")
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="seline-audit")
         self._directory: int | None = None
+        self._queued: list[bytes] = []
+        self._queue_lock = threading.Lock()
 
     def open(self) -> None:
         """Open the directory of the log. Call it when the store of the data directory is open."""
@@ -110,7 +112,10 @@ class AuditLog:
     def append(
         self, *, who: str, what: str, outcome: str, record: CallRecord | None = None
     ) -> None:
-        """Queue a line about a call, as of now. A failure is logged, never raised."""
+        """Queue a line about a call, as of now. A failure is logged, never raised.
+
+        Lines that arrive during a write share the next one, and its sync.
+        """
         changes = () if record is None else record.changes()
         entry = {
             "at": instant_text(Clock().now()),
@@ -121,7 +126,11 @@ class AuditLog:
             "outcome": _bounded(outcome),
         }
         text = json.dumps(entry, ensure_ascii=False)
-        self._thread.submit(self._write, f"{text}\n".encode("utf-8", "replace"))
+        with self._queue_lock:
+            self._queued.append(f"{text}\n".encode("utf-8", "replace"))
+            is_first = len(self._queued) == 1
+        if is_first:
+            self._thread.submit(self._write_queued)
 
     async def read(self, *, limit: int = 100, before: str = "", document: str = "") -> AuditPage:
         """Return the newest `limit` entries that are older than `before`.
@@ -152,11 +161,13 @@ class AuditLog:
         self._thread.shutdown(wait=True)
         self._close_directory()
 
-    def _write(self, line: bytes) -> None:
+    def _write_queued(self) -> None:
         with _writing:
-            self._write_alone(line)
+            with self._queue_lock:
+                lines, self._queued = self._queued, []
+            self._write(b"".join(lines))
 
-    def _write_alone(self, line: bytes) -> None:
+    def _write(self, lines: bytes) -> None:
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
             if self._directory is None or os.fstat(self._directory).st_nlink == 0:
@@ -165,7 +176,7 @@ class AuditLog:
             assert directory is not None
             with open(os.open(NAME, flags, 0o600, dir_fd=directory), "ab", buffering=0) as file:
                 give_to_owner_of(directory, file.fileno())
-                file.write(line)
+                file.write(lines)
                 os.fsync(file.fileno())
                 size_bytes = os.fstat(file.fileno()).st_size
             if size_bytes > AUDIT_BYTES_MAX:

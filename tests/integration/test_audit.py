@@ -85,6 +85,22 @@ async def test_what_changes_nothing_has_no_change(client: Client) -> None:
     assert refused["outcome"] == "revision_mismatch"
 
 
+async def test_lines_that_arrive_during_a_write_share_the_next_sync(
+    log: AuditLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    syncs: list[int] = []
+    monkeypatch.setattr(audit.os, "fsync", syncs.append)
+    with audit._writing:
+        for number in range(10):
+            log.append(who="a", what=f"PUT {number}", outcome="200")
+    page = await log.read()
+
+    assert [entry.what for entry in page.entries] == [
+        f"PUT {number}" for number in range(9, -1, -1)
+    ]
+    assert len(syncs) == 1
+
+
 async def test_an_import_has_the_first_documents_and_the_count(client: Client) -> None:
     files = {f"d{number}.json": {"n": number} for number in range(CHANGES_MAX + 3)}
     export = {"exported_at": "2025-01-06T14:30:22Z", "files": files}
