@@ -11,10 +11,10 @@ import logging
 import re
 import secrets
 from collections import OrderedDict, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Annotated, Final, Literal, TypeAlias, cast
+from typing import Annotated, Final, Literal, NamedTuple, TypeAlias, cast
 
 import msgspec
 from msgspec.structs import replace
@@ -82,7 +82,12 @@ class Tokens:
             "tokens.json", tuple[Token, ...], tuple[Token, ...], field="tokens", entry=Token
         )
         self._clock = store.clock
-        self._admin_digest = None if admin_token is None else digest_of(admin_token)
+        self._admin = (
+            None
+            if admin_token is None
+            else Grant(name="SELINE_ADMIN_TOKEN", scope="admin", digest=digest_of(admin_token))
+        )
+        self._built = _Table.of(self._state.value, self._admin)
         self.failures = Failures(store.clock)
         self._is_loaded = False
         self._used: dict[str, datetime] = {}
@@ -108,7 +113,7 @@ class Tokens:
     @property
     def has_any(self) -> bool:
         """Whether there is a token that gives access."""
-        return self._admin_digest is not None or bool(self._state.value)
+        return self._admin is not None or bool(self._state.value)
 
     def authenticate(self, secret: str | None, *, client: str, needs: Scope) -> str:
         """Return the name of the caller with this token, as `grant` does."""
@@ -121,7 +126,7 @@ class Tokens:
         failures of this client; a valid token is accepted nevertheless). Until `load`, StoreClosed
         for what may be a stored token; it does not count as a failure.
         """
-        found = None if secret is None else self._find(secret)
+        found = None if secret is None else self.find(secret)
         if found is None:
             if not self._is_loaded and secret is not None and _STORED.fullmatch(secret):
                 raise StoreClosed(
@@ -135,9 +140,20 @@ class Tokens:
         self.note_use(found)
         return found
 
+    def find(self, secret: str) -> Grant | None:
+        """Return what a token gives access to, None if it is not valid; that counts no failure.
+
+        The secret is compared with every token, in constant time.
+        """
+        digest, found = digest_of(secret), None
+        for grant in self._grants():
+            if hmac.compare_digest(digest, grant.digest):
+                found = grant
+        return found
+
     def note_use(self, grant: Grant) -> None:
         """Note that a token gave access now; a task stores it, at most once an hour."""
-        token = next((each for each in self._state.value if name_of(each) == grant.name), None)
+        token = self._table().by_name.get(grant.name)
         if token is None:
             return
         now = self._used[token.id] = self._clock.now()
@@ -208,22 +224,38 @@ class Tokens:
             for token in tokens
         )
 
-    def _find(self, secret: str) -> Grant | None:
-        """Compare a secret with every token, in constant time."""
-        digest, found = digest_of(secret), None
-        for grant in self._grants():
-            if hmac.compare_digest(digest, grant.digest):
-                found = grant
-        return found
-
-    def _grants(self) -> Iterator[Grant]:
-        """Yield what each valid token gives access to."""
+    def _grants(self) -> Sequence[Grant]:
+        """Return what each valid token gives access to."""
+        stored = self._table().grants
+        if not any(expires_at for _, expires_at in stored):
+            return [grant for grant, _ in stored]
         now = self._clock.now()
-        if self._admin_digest is not None:
-            yield Grant(name="SELINE_ADMIN_TOKEN", scope="admin", digest=self._admin_digest)
-        for token in _distinct(self._state.value):
-            if token.expires_at is None or token.expires_at > now:
-                yield Grant(name=name_of(token), scope=token.scope, digest=token.digest)
+        return [grant for grant, until in stored if until is None or until > now]
+
+    def _table(self) -> "_Table":
+        """Return what follows from the stored tokens, computed once for each state of them."""
+        if self._built.tokens is not self._state.value:
+            self._built = _Table.of(self._state.value, self._admin)
+        return self._built
+
+
+class _Table(NamedTuple):
+    """What follows from the stored tokens and the admin token, without their expiry."""
+
+    tokens: Sequence[Token]
+    grants: Sequence[tuple[Grant, datetime | None]]
+    """Each with the instant of its expiry."""
+    by_name: Mapping[str, Token]
+
+    @classmethod
+    def of(cls, tokens: Sequence[Token], admin: Grant | None) -> "_Table":
+        distinct = _distinct(tokens)
+        grants = [
+            (Grant(name=name_of(token), scope=token.scope, digest=token.digest), token.expires_at)
+            for token in distinct
+        ]
+        first = [] if admin is None else [(admin, None)]
+        return cls(tokens, (*first, *grants), {name_of(token): token for token in distinct})
 
 
 class Failures:
