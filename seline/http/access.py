@@ -10,6 +10,7 @@ import random
 import re
 import time
 from collections.abc import Awaitable, Callable
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Final
 from urllib.parse import urlsplit
@@ -26,6 +27,7 @@ from seline.http.requests import check_coding, check_conditions, check_query
 from seline.http.routes import Route
 from seline.logs import OncePerMinute, logged_fields, logged_with
 from seline.manager.call_record import recorded
+from seline.settings import Settings
 
 ROUTE = web.AppKey("routes", dict[tuple[str, str], Route])
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -74,8 +76,7 @@ async def access(request: web.Request, handler: _Handler) -> web.StreamResponse:
 @web.middleware
 async def traced(request: web.Request, handler: _Handler) -> web.StreamResponse:
     """Log each request; all of its log lines have the caller's request id, else a new one."""
-    given = request.headers.get("X-Request-Id", "")
-    request_id = given if _PLAIN_ID.fullmatch(given) else f"{random.getrandbits(64):016x}"
+    request_id = request_id_of(request)
     resource = request.match_info.route.resource
     path = "unknown" if resource is None else resource.canonical
     started_s = time.monotonic()
@@ -95,6 +96,14 @@ async def traced(request: web.Request, handler: _Handler) -> web.StreamResponse:
             extra={"route": path, "took_ms": took_ms},
         )
     return response
+
+
+def request_id_of(request: web.BaseRequest) -> str:
+    """Return the caller's id of a request, else a new one."""
+    given = request.headers.get("X-Request-Id")
+    if given is not None and _PLAIN_ID.fullmatch(given):
+        return given
+    return f"{random.getrandbits(64):016x}"
 
 
 def _is_quiet(request: web.Request, path: str, response: web.StreamResponse) -> bool:
@@ -159,10 +168,10 @@ def refuse_token_in_address(request: web.Request) -> None:
         )
 
 
-def bearer_of(request: web.Request) -> str | None:
+def bearer_of(request: web.BaseRequest) -> str | None:
     """Return the token in the header `Authorization`, None without one."""
     scheme, _, secret = request.headers.get("Authorization", "").partition(" ")
-    return secret.strip() if scheme.lower() == "bearer" and secret.strip() else None
+    return secret.strip() or None if scheme.lower() == "bearer" else None
 
 
 def client_of(request: web.Request) -> str:
@@ -191,11 +200,9 @@ def check_browser(request: web.Request) -> None:
     """Refuse pages of other sites, and DNS names that point to this machine."""
     if is_control(request):
         return
-    host = _host_of(request.headers.get("Host", ""))
-    settings = context(request).settings
-    allowed = settings.server.allowed_hosts
-    if (allowed or not settings.bind_is_public) and host not in {*_LOOPBACK, *allowed}:
-        named, port = repr(str(host)[:100]), _port_of(request)
+    named_host = request.headers.get("Host", "")
+    if not is_own_name(named_host, context(request).settings):
+        named, port = repr(str(_host_of(named_host))[:100]), _port_of(request)
         raise Forbidden(
             f"This server does not answer to the name {named}.",
             hint=f"Call it as http://127.0.0.1:{port} on its own machine, or add the name to "
@@ -208,12 +215,22 @@ def check_browser(request: web.Request) -> None:
         )
 
 
+def is_own_name(host_and_port: str, settings: Settings) -> bool:
+    """Whether the server answers to what a `Host` header names."""
+    allowed = settings.server.allowed_hosts
+    if settings.bind_is_public and not allowed:
+        return True
+    host = _host_of(host_and_port)
+    return host in _LOOPBACK or host in allowed
+
+
 def _port_of(request: web.Request) -> int:
     """Return the port of this server that was called, 0 if the client has gone."""
     port: int = request.get_extra_info("sockname", ("", 0))[1]
     return port
 
 
+@lru_cache(maxsize=64)
 def _host_of(host_and_port: str) -> str | None:
     """Return the host of a `Host` header, None if the header is not valid."""
     try:

@@ -25,6 +25,7 @@ from seline import errors
 from seline.errors import SelineError
 from seline.http.access import HEADERS
 from seline.http.context import CONTEXT
+from seline.http.known_documents import KnownDocuments
 from seline.http.metrics import REQUESTS, method_label
 from seline.http.problems import problem, unexpected
 from seline.logs import OncePerMinute
@@ -76,6 +77,7 @@ class _ApiServer(web.Server):
         self._handler, self._factory = made.request_handler, made.request_factory
         self.request_handler, self.request_factory = self._handle, self._begin
         self.app = app
+        self._known = KnownDocuments(app)
         self._open: set[_Connection] = set()
         self._behind_proxy = app[CONTEXT].settings.server.trust_proxy
 
@@ -121,11 +123,17 @@ class _ApiServer(web.Server):
         return self._factory(message, payload, protocol, writer, task)
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Refuse an expectation that cannot be met; aiohttp would answer it before the app."""
+        """Answer a request. A document in memory is answered before the app is asked.
+
+        An expectation that cannot be met is refused; aiohttp would answer it before the app.
+        """
         expectation = request.headers.get("Expect")
         if expectation and expectation.lower() != "100-continue":
             raise errors.ExpectationFailed
-        return await self._handler(request)
+        connection = request.protocol
+        assert isinstance(connection, _Connection)
+        known = None if connection.client is None else self._known.answer(request)
+        return await self._handler(request) if known is None else known
 
 
 class _Connection(web.RequestHandler):

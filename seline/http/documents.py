@@ -3,8 +3,6 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict
-from datetime import UTC
-from email.utils import format_datetime
 from typing import Final, TypeVar, cast
 
 from aiohttp import web
@@ -35,6 +33,7 @@ from seline.http.rendering import (
     difference_members,
     done,
     exact_answer,
+    http_date,
     members,
     plain,
 )
@@ -80,7 +79,7 @@ async def get_document(request: web.Request) -> web.StreamResponse:
         return web.Response(status=304, headers=headers)
     # Never later than Date (RFC 9110, 8.8.2.1).
     modified = min(updated_at, data(request).store.clock.now())
-    headers["Last-Modified"] = format_datetime(modified.astimezone(UTC), usegmt=True)
+    headers["Last-Modified"] = http_date(modified)
     if content.size_bytes <= INLINE_BYTES_MAX:
         return web.Response(body=content.data, headers={**headers, "Content-Type": JSON})
     spool = await asyncio.to_thread(spooled, content.data)

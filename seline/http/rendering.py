@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 from datetime import datetime
+from email.utils import formatdate
+from functools import lru_cache
 from typing import Generic, TypeVar, cast
 
 import msgspec
@@ -35,6 +37,16 @@ def _with_texts(value: object) -> Json:
 def members(value: object, *names: str) -> dict[str, Json]:
     """Return the named fields of a value as JSON."""
     return {name: plain(getattr(value, name)) for name in names}
+
+
+def http_date(instant: datetime) -> str:
+    """Return an instant as the headers of HTTP have it: `Mon, 06 Jan 2025 14:30:22 GMT`."""
+    return _http_date(int(instant.timestamp()))
+
+
+@lru_cache(maxsize=1024)
+def _http_date(second: int) -> str:
+    return formatdate(second, usegmt=True)
 
 
 class JsonAnswer(web.Response, Generic[T]):

@@ -253,7 +253,7 @@ def precondition(request: web.Request) -> list[IfMatch]:
     return [ANY_SOUND] if expected == _ANY else _tags(expected)
 
 
-def not_modified(request: web.Request, revision: str) -> bool:
+def not_modified(request: web.BaseRequest, revision: str) -> bool:
     """Whether the reader has this revision already."""
     tags = _field(request, "If-None-Match")
     if tags is None:
@@ -278,7 +278,7 @@ def etag(revision: str) -> str:
     return f'"{revision}"'
 
 
-def _field(request: web.Request, name: str) -> str | None:
+def _field(request: web.BaseRequest, name: str) -> str | None:
     """Return a header; several lines of it are one list."""
     lines = request.headers.getall(name, None)
     return None if lines is None else ", ".join(lines).strip()

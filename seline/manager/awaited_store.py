@@ -210,8 +210,10 @@ class AwaitedStore(NeverCopied):
 
     def busy_s(self) -> float:
         """Return for how many seconds a change or a read has waited for the disk."""
-        now = self.clock.monotonic()
         changing_s = 0.0 if self.opened is None else self.opened.medium.busy_s()
+        if not self._reads:
+            return changing_s
+        now = self.clock.monotonic()
         return max([changing_s, *(now - since for since in list(self._reads.values()))])
 
     def _measured(self, work: Callable[[], T], limit_s: float) -> T:

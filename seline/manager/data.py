@@ -36,7 +36,7 @@ from seline.manager.call_record import note_undo
 from seline.manager.changes import Decide, RestorePlan, not_found
 from seline.manager.encoding import content_of, json_copy, typed
 from seline.manager.managed_store import ManagedStore
-from seline.manager.reads import backup_content, listed, served_content
+from seline.manager.reads import backup_content, known_content, listed, served_content
 from seline.manager.transfer import contents_of, export_of, import_contents, snapshot_of
 from seline.ports.futures import wait_for
 from seline.ports.store import Decision, Outcome, Put, Remove, Snapshot
@@ -120,6 +120,9 @@ class DataManager:
 
     async def read_content(self, name: str) -> tuple[Content, datetime]:
         """Return the stored bytes, and the instant of their save. Raises DocumentNotFound."""
+        known = self.known_content(name)
+        if known is not None:
+            return known
         key = _key(name)
         content = await served_content(self.store, key)
         if content is None:
@@ -129,6 +132,10 @@ class DataManager:
         if updated_at is None:
             _, updated_at = await self.store.reading(lambda: store.look(key))
         return content, updated_at or self.store.clock.now()
+
+    def known_content(self, name: str) -> tuple[Content, datetime] | None:
+        """Return the same if one stat shows that memory has it, else None. Nothing waits."""
+        return known_content(self.store, _key(name))
 
     async def update_field(
         self,

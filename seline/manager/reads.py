@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import suppress
+from datetime import datetime
 from typing import Final
 
 from seline.domain.document import BOT, Content, DocumentInfo, DocumentKey
@@ -49,6 +50,22 @@ async def served_content(managed: ManagedStore, key: DocumentKey) -> Content | N
             managed.note(*_incident_of(error, key))
             await _remember_unserved(managed, key)
         raise
+
+
+def known_content(managed: ManagedStore, key: DocumentKey) -> tuple[Content, datetime] | None:
+    """Return a document's content and the instant of its save if memory has both, else None.
+
+    One stat shows that the file has not changed; nothing is asked of a slow disk. Raises
+    StoreClosed, ForkedStore.
+    """
+    store = managed.opened
+    if store is None or managed.is_closing or managed.is_slow():
+        return None
+    content = store.peek(key)
+    if not isinstance(content, Content):
+        return None
+    updated_at = store.remembered_at(key, content)
+    return None if updated_at is None else (content, updated_at)
 
 
 async def listed(managed: ManagedStore) -> list[DocumentInfo]:

@@ -43,7 +43,7 @@ def gets(here: Path) -> None:
             ours, bare = (statistics.median(each) for each in rates.values())
             detail = f"{ours:,.0f} requests/s, the bare handler {bare:,.0f}"
             what = f"GET of 1 KiB / a bare handler: {connections} connections"
-            print_measure(what, f"{ours / bare:.2f} ×", "≥ 0.4", detail)
+            print_measure(what, f"{ours / bare:.2f} ×", "≥ 0.6", detail)
 
 
 def _get() -> bytes:
