@@ -12,7 +12,12 @@ import msgspec
 from aiohttp import web
 
 from seline.clock import instant_text
-from seline.errors import DocumentUnreadable, DocumentUnrecoverable, InvalidRequest
+from seline.errors import (
+    DocumentNotFound,
+    DocumentUnreadable,
+    DocumentUnrecoverable,
+    InvalidRequest,
+)
 from seline.http.context import context, data
 from seline.http.files import send, spool_pieces
 from seline.ports.store import Snapshot
@@ -49,6 +54,8 @@ def _json_pieces(snapshot: Snapshot) -> Iterator[bytes]:
     for name in snapshot.names:
         try:
             content = snapshot.open(name)
+        except DocumentNotFound:
+            continue  # it was purged
         except (DocumentUnrecoverable, DocumentUnreadable):
             unrecoverable.append(name)
             continue

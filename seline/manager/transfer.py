@@ -17,6 +17,7 @@ from seline.domain.readable_export import ImportReport, parse_export, plan_impor
 from seline.domain.verdict import Verdict
 from seline.errors import (
     DocumentBusy,
+    DocumentNotFound,
     DocumentUnreadable,
     DocumentUnrecoverable,
     ImportRefused,
@@ -61,6 +62,8 @@ async def export_of(snapshot: Snapshot, store: ManagedStore) -> dict[str, Json]:
     for name in snapshot.names:
         try:
             files[name] = await store.reading(partial(_value, snapshot, name))
+        except DocumentNotFound:
+            continue  # it was purged
         except (DocumentUnrecoverable, DocumentUnreadable):
             broken.append(name)
     export: dict[str, Json] = {"exported_at": instant_text(snapshot.taken_at), "files": files}

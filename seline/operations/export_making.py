@@ -21,7 +21,7 @@ from seline.domain.manifest import (
     pack_name,
 )
 from seline.domain.volume_file import VolumeFile
-from seline.errors import BackupNotFound, DocumentError
+from seline.errors import BackupNotFound, DocumentError, DocumentNotFound
 from seline.manager.managed_store import ManagedStore
 from seline.manager.reads import backup_content
 from seline.operations.packs import BACKUPS, DOCUMENTS, make_pack, sealed_files, without_names
@@ -90,6 +90,8 @@ class ExportMaking:
         store, key = await self._store.open(), DocumentKey(BOT, name)
         try:
             content = await self._store.reading(lambda: self._snapshot.read(name))
+        except DocumentNotFound:
+            return  # it was purged
         except DocumentError:
             self._unrecoverable.append(name)
             return

@@ -15,7 +15,7 @@ from seline.domain.backup import Backup
 from seline.domain.document import BOT, Content, DocumentKey, Revision
 from seline.domain.manifest import FileEntry, PackedDocument, entry_of
 from seline.domain.mirror import StoredObject
-from seline.errors import BackupNotFound, DocumentError
+from seline.errors import BackupNotFound, DocumentError, DocumentNotFound
 from seline.manager import backups
 from seline.manager.managed_store import ManagedStore
 from seline.manager.reads import backup_content
@@ -161,6 +161,8 @@ class Copying:
         if name in self._there:
             try:
                 read.digest, read.size_bytes = self._current(read)
+            except DocumentNotFound:
+                pass  # it was purged
             except DocumentError:
                 read.is_lacking = True
         for backup in opened.backups(key):

@@ -191,8 +191,8 @@ class Snapshot(Protocol):
         """Yield the document's sound bytes in pieces; all of them are judged before the first.
 
         Raises DocumentUnrecoverable before the first piece if neither the content nor a backup is
-        sound, DocumentUnreadable if the file cannot be read, and StorageError if the disk fails
-        later.
+        sound, DocumentUnreadable if the file cannot be read, DocumentNotFound if it was purged
+        since, and StorageError if the disk fails later.
         """
         ...
 

@@ -52,6 +52,7 @@ class MemoryStore:
         self._clock = clock or Clock()
         self._documents_max = documents_max
         self._kept: dict[DocumentKey, _Kept] = {}
+        self._instants: list[_Instant] = []
         self._lock = threading.RLock()
         self._counters = Counters()
         self._watchers: list[Callable[[DocumentKey, Outcome], None]] = []
@@ -173,7 +174,9 @@ class MemoryStore:
                 if key.space == space and kept.content is not None
             }
         future: Future[AbstractContextManager[Snapshot]] = Future()
-        future.set_result(nullcontext(_Instant(self._clock.now(), contents)))
+        instant = _Instant(space, self._clock.now(), contents)
+        self._instants.append(instant)
+        future.set_result(nullcontext(instant))
         return future
 
     def watch(self, watcher: Callable[[DocumentKey, Outcome], None]) -> Callable[[], None]:
@@ -231,6 +234,9 @@ class MemoryStore:
         before = publish.found.content
         if publish.purge:
             del self._kept[publish.key]
+            for instant in self._instants:
+                if instant.space == publish.key.space:
+                    instant.purged.add(publish.key.name)
             return None
         if publish.backup and before is not None:
             backup = self._next_backup(publish.key, before)
@@ -383,8 +389,10 @@ class MemoryMedium:
 class _Instant:
     """The contents of one instant: a port `Snapshot`."""
 
+    space: str
     taken_at: datetime
     contents: dict[str, Content]
+    purged: set[str] = field(default_factory=set[str])
 
     @property
     def names(self) -> Sequence[str]:
@@ -395,7 +403,9 @@ class _Instant:
         return {}
 
     def open(self, name: str) -> Iterator[bytes]:
-        return iter((self.contents[name].data,))
+        return iter((self.read(name).data,))
 
     def read(self, name: str) -> Content:
+        if name in self.purged:
+            raise DocumentNotFound(f"{name} was purged.", document=name)
         return self.contents[name]

@@ -11,6 +11,7 @@ from seline.domain.retention import RetentionPolicy
 from seline.domain.verdict import Verdict
 from seline.errors import (
     BackupNotFound,
+    DocumentNotFound,
     InvalidDocumentName,
     NotAnObject,
     RevisionMismatch,
@@ -214,6 +215,21 @@ def test_a_snapshot_holds_the_instant(
         key.name: {"n": 1},
         other.name: {"n": 2},
     }
+
+
+def test_a_snapshot_does_not_have_what_was_purged_since(
+    store: DocumentStore, key: DocumentKey, other: DocumentKey
+) -> None:
+    put(store, key, {"n": 1})
+    put(store, other, {"n": 2})
+    with store.snapshot(key.space).result(10) as snapshot:
+        store.submit(Atom((Change(key, lambda _: Remove(purge=True)),))).result(10)
+        put(store, key, {"n": "another one"})
+        with pytest.raises(DocumentNotFound):
+            snapshot.read(key.name)
+        with pytest.raises(DocumentNotFound):
+            snapshot.open(key.name)
+        assert decode(snapshot.read(other.name).data) == {"n": 2}
 
 
 @pytest.mark.parametrize("space", [SELINE, "bob"])

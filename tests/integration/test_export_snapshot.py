@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from seline import open_seline
+from seline.manager.transfer import export_of
 from seline.storage.volume.snapshots import WHOLE_BYTES_MAX, VolumeSnapshot
 
 NAME = "a.json"
@@ -34,6 +35,27 @@ async def test_an_export_excludes_a_save_made_while_its_snapshot_is_taken(
 
         assert b"the instant" in exported
         assert await seline.data.load_json(NAME) == {"of": "later"}
+
+
+async def test_a_purge_leaves_no_bytes_on_the_volume_while_an_export_runs(tmp_path: Path) -> None:
+    """Also if the document was replaced before, and is linked for the export."""
+
+    def there() -> list[Path]:
+        files = (path for path in tmp_path.rglob("*") if path.is_file())
+        return [path for path in files if b"secret" in path.read_bytes()]
+
+    async with open_seline(tmp_path) as seline:
+        for name in (NAME, "b.json"):
+            await seline.data.save_json(name, {"secret": name})
+        await seline.data.save_json("c.json", {})
+        async with seline.data.exported() as snapshot:
+            await seline.data.save_json("b.json", {"secret": "newer"})
+            assert len(there()) >= 3
+            for name in (NAME, "b.json"):
+                await seline.data.delete(name, purge=True)
+            assert there() == []
+            export = await export_of(snapshot, seline.store)
+        assert (list(export["files"]), "unrecoverable" in export) == (["c.json"], False)
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

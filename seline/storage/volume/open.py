@@ -112,7 +112,7 @@ def _open(volume: VolumeDirectory, settings: Settings, clock: Clock) -> VolumeSt
         release_reserve=disk_usage.release_reserve,
         before_replacing=snapshots.before_replacing,
     )
-    rotation = Rotation(volume, current_documents, disk_usage.discarded)
+    rotation = Rotation(volume, current_documents, disk_usage.discarded, snapshots.forget)
     admission = Admission(volume, rotation, disk_usage, clock, events, settings)
     reopener = Reopener(volume, current_documents, committer, clock, events, admission)
     batches = Batches(

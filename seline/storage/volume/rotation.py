@@ -32,12 +32,14 @@ QUARANTINE_BYTES_MAX: Final = 32 << 20
 class Rotation:
     """Discards backups and bounds the quarantine. Only the writer's thread comes here.
 
-    `freed` is called with the size of each backup that was removed.
+    `freed` is called with the size of each backup that was removed, `forget` with each document
+    that is purged.
     """
 
     volume: VolumeDirectory
     current_documents: CurrentDocuments
     freed: Callable[[int], None]
+    forget: Callable[[DocumentKey], None]
 
     def rotate(
         self, key: DocumentKey, retain: Retain, *, just_made: Iterable[str] = ()
@@ -64,7 +66,7 @@ class Rotation:
         return bool(self.rotate(key, partial(plan_without, unwanted)))
 
     def purge(self, key: DocumentKey) -> None:
-        """Erase all backups and quarantined files of a document, durably.
+        """Erase all backups and quarantined files of a document, and what snapshots keep, durably.
 
         An error does not stop the others. Raises one at the end: StorageError after every OSError.
         """
@@ -77,6 +79,8 @@ class Rotation:
             if item.document == aside_document(key):
                 with _noting(failed):
                     self._erase(self.volume.quarantine, f"quarantine/{item.name}")
+        with _noting(failed):
+            self.forget(key)
         for directory in (self.volume.backups(key.space), self.volume.quarantine):
             with _noting(failed):
                 files.sync(directory)

@@ -1,7 +1,8 @@
 """Snapshots: the documents of one instant, kept while an export reads them.
 
 A snapshot is taken between two batches as a list of names and file identities. A commit that is
-about to replace a listed document first links its file into `.seline/exports/<id>/`.
+about to replace a listed document first links its file into `.seline/exports/<id>/`. A purge
+removes these links, too: the snapshot no longer has the document.
 """
 
 import os
@@ -14,7 +15,13 @@ from io import FileIO
 
 from seline.domain.document import Content, DocumentKey
 from seline.domain.verdict import USABLE
-from seline.errors import DocumentUnreadable, DocumentUnrecoverable, ForkedStore, StoreClosed
+from seline.errors import (
+    DocumentNotFound,
+    DocumentUnreadable,
+    DocumentUnrecoverable,
+    ForkedStore,
+    StoreClosed,
+)
 from seline.owner import give_to_owner_of
 from seline.storage.volume import files
 from seline.storage.volume.commit.overlay import unknown_outcome
@@ -41,6 +48,7 @@ class VolumeSnapshot:
     held: dict[str, FileIdentity]
     in_doubt: frozenset[str]
     linked: set[str] = field(default_factory=set[str])
+    purged: set[str] = field(default_factory=set[str])
     directory: int | None = None
     broken: dict[str, str] = field(default_factory=dict[str, str])
 
@@ -60,6 +68,8 @@ class VolumeSnapshot:
 
     def _found(self, name: str) -> Content | Iterator[bytes]:
         key = DocumentKey(self.space, name)
+        if name in self.purged:
+            raise DocumentNotFound(f"{name} was purged.", document=name)
         if name in self.in_doubt:
             raise DocumentUnreadable(f"{unknown_outcome(name)}.", document=name)
         content: Content | None = None
@@ -74,8 +84,8 @@ class VolumeSnapshot:
                 continue
             except OSError as error:
                 raise self.volume.named(error, f"Reading {name}") from error
-        if content is None and self._places(name) != places:
-            return self._found(name)  # a commit has just linked it for this snapshot
+        if content is None and (name in self.purged or self._places(name) != places):
+            return self._found(name)  # a commit has just linked it for this snapshot, or erased it
         self.broken[name] = ""
         return content or self._recovered(key)
 
@@ -178,6 +188,17 @@ class Snapshots:
             for snapshot in self._open.values():
                 if snapshot.space == key.space and key.name in snapshot.held:
                     self._link(snapshot, key)
+
+    def forget(self, key: DocumentKey) -> None:
+        """Erase what snapshots keep of a purged document, durably. Raises OSError."""
+        with self.lock:
+            for snapshot in self._open.values():
+                if snapshot.space != key.space or key.name not in snapshot.held:
+                    continue
+                snapshot.purged.add(key.name)
+                if key.name in snapshot.linked and snapshot.directory is not None:
+                    files.unlink(snapshot.directory, key.name, missing_ok=True)
+                    files.sync(snapshot.directory)
 
     def release(self, snapshot: VolumeSnapshot) -> None:
         """Remove what a snapshot kept. Idempotent."""
