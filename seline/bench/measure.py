@@ -35,7 +35,7 @@ TURNS: Final = 12
 WRITERS: Final = 16
 VALUE: Final = {f"field_{number:02d}": f"value {number} of a profile" for number in range(27)}
 """A document of 1 KiB."""
-LARGE: Final = {f"user_{number:02d}": VALUE for number in range(54)}
+LARGE: Final = {f"user_{number:02d}": VALUE for number in range(64)}
 """A document of 64 KiB."""
 
 
@@ -183,7 +183,7 @@ def _of_sqlite(sqlite: SqliteDocuments, thread: ThreadPoolExecutor) -> list[_Mea
     return [
         _Measure("save", "sqlite3", save(["one"])),
         _Measure("saves_together", "sqlite3", save([*map(str, range(WRITERS))]), WRITERS),
-        _Measure("field_of_large", "sqlite3", lambda n: run(sqlite.set_field, "large", "n", n)),
+        _Measure("field_of_large", "sqlite3", lambda n: run(sqlite.set_fields, "large", {"n": n})),
     ]
 
 

@@ -11,44 +11,35 @@ PRAGMA synchronous = FULL;
 CREATE TABLE documents (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE history (id INTEGER PRIMARY KEY, name TEXT NOT NULL, value TEXT NOT NULL);
 CREATE INDEX history_of ON history (name, id);
+CREATE TRIGGER keep AFTER UPDATE ON documents BEGIN
+    INSERT INTO history (name, value) VALUES (OLD.name, OLD.value);
+    DELETE FROM history WHERE name = OLD.name AND id <= (
+        SELECT id FROM history WHERE name = OLD.name ORDER BY id DESC LIMIT 1 OFFSET 5
+    );
+END;
 """
-KEEP: Final = (
-    "INSERT INTO history (name, value) SELECT name, value FROM documents WHERE name = :name"
-)
-PRUNE: Final = (
-    "DELETE FROM history WHERE name = :name AND id <= (SELECT id FROM history WHERE name = :name "
-    "ORDER BY id DESC LIMIT 1 OFFSET 5)"
-)
 """Keeps five earlier versions of a document, as Seline does by default."""
 SAVE: Final = (
-    "INSERT INTO documents VALUES (:name, :value) "
-    "ON CONFLICT (name) DO UPDATE SET value = excluded.value"
+    "INSERT INTO documents VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value"
 )
-SET_FIELD: Final = (
-    "UPDATE documents SET value = json_set(value, '$.' || :field, json(:value)) WHERE name = :name"
-)
+SET_FIELDS: Final = "UPDATE documents SET value = json_patch(value, ?) WHERE name = ?"
 
 
 class SqliteDocuments:
     """JSON documents as rows of one file. One thread at a time may use it."""
 
     def __init__(self, path: str) -> None:
-        self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-        self._connection.executescript(SCHEMA)
-        self.close = self._connection.close
+        self.connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        self.connection.executescript(SCHEMA)
+        self.close = self.connection.close
 
     def save(self, documents: Mapping[str, object]) -> None:
         """Save documents in one transaction."""
-        self._commit(SAVE, [{"name": name, "value": value} for name, value in documents.items()])
+        self.connection.execute("BEGIN IMMEDIATE")
+        rows = [(name, json.dumps(value)) for name, value in documents.items()]
+        self.connection.executemany(SAVE, rows)
+        self.connection.execute("COMMIT")
 
-    def set_field(self, name: str, field: str, value: object) -> None:
-        """Set one field of a document."""
-        self._commit(SET_FIELD, [{"name": name, "field": field, "value": value}])
-
-    def _commit(self, change: str, rows: list[dict[str, object]]) -> None:
-        self._connection.execute("BEGIN IMMEDIATE")
-        for statement in (KEEP, PRUNE):
-            self._connection.executemany(statement, rows)
-        rows = [row | {"value": json.dumps(row["value"])} for row in rows]
-        self._connection.executemany(change, rows)
-        self._connection.execute("COMMIT")
+    def set_fields(self, name: str, fields: Mapping[str, object]) -> None:
+        """Set fields of a document."""
+        self.connection.execute(SET_FIELDS, (json.dumps(fields), name))
