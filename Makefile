@@ -13,7 +13,7 @@ LOCKING := .venv-lock
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test test-lowest prove lint lock dev clean
+.PHONY: help run test test-lowest prove peers lint lock dev clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | \
@@ -35,6 +35,9 @@ prove: $(VENV)/.installed-dev ## the long tests and the benchmarks; SELINE_PROVE
 	@$(BIN)/python -m tests.proof.report
 	@$(BIN)/python -m tests.benchmarks
 
+peers: $(VENV)/.installed-bench ## Seline beside other stores on this machine; writes docs/benchmarks.md
+	@$(BIN)/python -m tests.benchmarks peers
+
 lint: $(VENV)/.installed-dev ## ruff, mypy, pyright and the import contracts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -51,6 +54,8 @@ lock: $(LOCKING)/.installed ## resolve every lock again from pyproject.toml
 	compile --generate-hashes --output-file requirements.lock; \
 	compile --generate-hashes --group dev --constraints requirements.lock \
 	    --output-file requirements-dev.lock; \
+	compile --generate-hashes --group bench --constraints requirements-dev.lock \
+	    --output-file requirements-bench.lock; \
 	compile --resolution lowest-direct --no-deps --output-file $(LOCKING)/lowest.txt; \
 	compile --generate-hashes --group test --constraints $(LOCKING)/lowest.txt \
 	    --output-file requirements-lowest.lock
@@ -73,6 +78,10 @@ $(VENV)/.installed-dev: $(BIN)/python requirements-dev.lock pyproject.toml
 	@$(INSTALL) --require-hashes --requirement requirements-dev.lock
 	@$(INSTALL) --no-deps --editable .
 	@touch $(VENV)/.installed $@
+
+$(VENV)/.installed-bench: $(VENV)/.installed-dev requirements-bench.lock
+	@$(INSTALL) --require-hashes --requirement requirements-bench.lock
+	@touch $@
 
 $(LOWEST)/.installed: $(LOWEST)/bin/python requirements-lowest.lock pyproject.toml
 	@echo "Installing the oldest libraries into $(LOWEST), this once ..."

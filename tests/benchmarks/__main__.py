@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tests.benchmarks import checking, copying, page, requests, serving, storing
+from tests.benchmarks import checking, comparing, copying, page, requests, serving, storing
 from tests.benchmarks.place import can_be_limited, describe, place
 from tests.benchmarks.printing import ROUNDS
 
@@ -27,11 +27,14 @@ MEASURES: dict[str, Callable[[Path], None]] = {
     "restore": copying.restore,
     "pass": lambda here: asyncio.run(checking.speed(here)),
     "busy": lambda here: asyncio.run(checking.saves_during_a_pass(here)),
+    "peers": comparing.peers,
 }
+ONLY_IF_NAMED = frozenset({"peers"})
+"""They write a page, and need other programs."""
 
 
 def main() -> None:
-    """Run the measures that are named, or all of them, and print them."""
+    """Run the measures that are named, or all but those of `ONLY_IF_NAMED`, and print them."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks")
     parser.add_argument("measures", nargs="*", metavar="NAME", help=f"of {', '.join(MEASURES)}")
     parser.add_argument("--iops", type=int, help="the volume's limit of writes per second")
@@ -39,7 +42,7 @@ def main() -> None:
     unknown = sorted(set(options.measures) - set(MEASURES))
     if unknown:
         parser.error(f"there is no measure {unknown[0]}; the measures: {', '.join(MEASURES)}")
-    measures = options.measures or list(MEASURES)
+    measures = options.measures or [name for name in MEASURES if name not in ONLY_IF_NAMED]
     if options.iops or not can_be_limited():
         _run(measures, iops=options.iops)
     else:
