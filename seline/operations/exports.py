@@ -23,7 +23,7 @@ from seline.domain import mirror
 from seline.domain.document import BOT, is_document_name
 from seline.domain.doubt import DaySize
 from seline.domain.export_summary import SUMMARY_NAME, ExportSummary, judged, with_summary
-from seline.domain.manifest import MANIFEST_NAME, Manifest, export_name
+from seline.domain.manifest import MANIFEST_NAME, Manifest, export_name, parse_export_name
 from seline.domain.mirror import Proof
 from seline.domain.plural import shortened
 from seline.domain.readable_export import deleted_backups_text, from_backups_text
@@ -39,7 +39,15 @@ from seline.operations.export_folders import ExportFolders
 from seline.operations.export_making import ExportMaking
 from seline.operations.mirror_store import in_thread
 from seline.operations.outcomes import joined
-from seline.operations.own_exports import OwnExport, OwnExports, dropped, gives_back, read_back
+from seline.operations.own_exports import (
+    OwnExport,
+    OwnExports,
+    OwnListing,
+    dropped,
+    gives_back,
+    read_back,
+    replaced,
+)
 from seline.operations.purges import Purges
 from seline.operations.scratch import Scratch
 from seline.ports.destinations import ObjectForbidden, ObjectMissing, ObjectStore, Target
@@ -163,7 +171,7 @@ class Exporter:
         destination, name = target.destination, target.destination.name
         try:
             own = await self._own(destination)
-            whole = await own.whole()
+            whole = (await own.listed()).whole
             newest = next((export.name for export in whole if not export.doubt), None)
             if newest is None:
                 return f"{name}: it has no export yet"
@@ -208,7 +216,8 @@ class Exporter:
         await self.destinations.enter(destination, job="export")
         own = await self._own(destination)
         await own.remove_leftovers()
-        there = await own.whole()
+        listing = await own.listed()
+        there = listing.whole
         await self._learn_proof(own, there)
         newest = await own.read_back(there[0].name) if there else None
         if newest is not None and await self._is_current(newest, name, await self._revisions()):
@@ -221,23 +230,27 @@ class Exporter:
         written = await self._write(own.folders, sizes)
         await self.destinations.enter(destination, job="export")  # it is still the same one
         await self._note_written(destination, written, sizes)
-        await self._remove_older(own, there, written, target.keep)
+        await self._remove_older(own, listing, written, target.keep)
         lacking = written.manifest.unrecoverable
         return ExportDone(f"{name}: {written.line}", lacking, written.summary.doubt)
 
     async def _remove_older(
-        self, own: OwnExports, there: Sequence[OwnExport], written: _Written, keep: int
+        self, own: OwnExports, there: OwnListing, written: _Written, keep: int
     ) -> None:
         """Remove of what was there before what is more than `keep`.
 
-        What has a document that the store has lost stays.
+        What has a document that the store has lost stays, and what is damaged, which may have it.
         """
-        exports = [OwnExport.of(written.manifest, written.summary), *there]
-        needed = await own.needed(there, written.manifest.unrecoverable)
-        removed = [export for export in dropped(exports, keep) if export.name not in needed]
-        for export in removed:
-            await own.folders.remove(export.name)
-        oldest = min(export.taken_at for export in exports if export not in removed)
+        exports = [OwnExport.of(written.manifest, written.summary), *there.whole]
+        lacking = written.manifest.unrecoverable
+        needed = await own.needed(there.whole, lacking)
+        removed = {export.name for export in dropped(exports, keep)} - needed
+        kept = [export for export in exports if export.name not in removed]
+        removed |= set() if lacking else {*replaced(there.damaged, kept, keep)}
+        for name in sorted(removed):
+            await own.folders.remove(name)
+        left = {*there.damaged, *(export.name for export in exports)} - removed
+        oldest = min(filter(None, map(parse_export_name, left)))
         await self.purges.ended(own.folders.name, mirror=False, oldest=oldest)
 
     async def _own(self, destination: ObjectStore) -> OwnExports:

@@ -15,7 +15,7 @@ from seline.clock import parse_instant
 from seline.domain.doubt import DaySize
 from seline.domain.export_summary import ExportSummary, summary_of, with_summary
 from seline.domain.manifest import LIST_NAME, Manifest, parse_export_name, volume_of_export
-from seline.errors import SelineError
+from seline.errors import ExportDamaged, SelineError
 from seline.manager.managed_store import ManagedStore
 from seline.operations.export_folders import ExportFolders
 from seline.operations.packs import LIST_BYTES_MAX, check_pack, with_names
@@ -43,6 +43,16 @@ class OwnExport(NamedTuple):
         return self.summary.doubt
 
 
+class OwnListing(NamedTuple):
+    """The whole exports, the one written last first, and the names of the damaged ones.
+
+    The manifest of a damaged one is not what a Seline wrote, so its number is not known.
+    """
+
+    whole: list[OwnExport]
+    damaged: list[str]
+
+
 class OwnExports:
     """The exports of `volume` at a destination. Every call raises ExportFailed."""
 
@@ -54,12 +64,9 @@ class OwnExports:
         self._store = store
         self._sealer = sealer
 
-    async def whole(self) -> list[OwnExport]:
-        """Return the whole exports, the one written last first.
-
-        One whose manifest cannot be read is left out, so it is not removed either.
-        """
-        own: list[OwnExport] = []
+    async def listed(self) -> OwnListing:
+        """Return the exports; one of a newer Seline, or that cannot be read now, is left out."""
+        own = OwnListing([], [])
         for name in await self.folders.complete():
             if volume_of_export(name) != self._volume:
                 continue
@@ -67,10 +74,13 @@ class OwnExports:
                 manifest = await self.folders.manifest(name)
             except SelineError as error:
                 _log.warning("%s: %s is not sound: %s", self.folders.name, name, error.message)
+                if isinstance(error, ExportDamaged):
+                    own.damaged.append(name)
             else:
                 summary = await self.folders.summary(manifest)
-                own.append(OwnExport.of(manifest, summary))
-        return sorted(own, key=lambda export: (export.sequence, export.name), reverse=True)
+                own.whole.append(OwnExport.of(manifest, summary))
+        own.whole.sort(key=lambda export: (export.sequence, export.name), reverse=True)
+        return own
 
     async def sizes(self, exports: Iterable[OwnExport]) -> tuple[DaySize, ...]:
         """Return the sizes of the newest export that is not in doubt, empty if they are not known.
@@ -143,6 +153,19 @@ def dropped(exports: Sequence[OwnExport], keep: int) -> list[OwnExport]:
     if in_doubt and in_doubt[0] is exports[0]:
         return in_doubt[max(keep, 1) :]
     return [export for export in exports if not export.doubt][max(keep, 1) :] + in_doubt
+
+
+def replaced(damaged: Sequence[str], exports: Sequence[OwnExport], keep: int) -> list[str]:
+    """Return the damaged exports that are older than `keep` whole ones.
+
+    `exports` are those that stay, newest first. One in doubt makes up for none. The instants
+    decide, because the number of a damaged one is not known.
+    """
+    if not exports or exports[0].doubt:
+        return []
+    sound = sorted((export.name for export in exports if not export.doubt), reverse=True)
+    last = sound[: max(keep, 1)]
+    return [name for name in damaged if len(last) == max(keep, 1) and name < last[-1]]
 
 
 async def gives_back(target: ExportFolders, export: str, file: str, data: bytes) -> bool:
