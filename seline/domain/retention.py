@@ -60,7 +60,18 @@ class RetentionPlan(msgspec.Struct, frozen=True):
 def plan_retention(
     backups: Sequence[Backup], policy: RetentionPolicy, *, current_revision: Revision | None = None
 ) -> RetentionPlan:
-    """Plan the backups of one document, given in any order.
+    """Plan the backups of one document, given in any order: that of their stamps counts."""
+    newest_first = sorted(backups, key=_order, reverse=True)
+    return plan_ordered(newest_first, policy, current_revision=current_revision)
+
+
+def plan_ordered(
+    newest_first: Sequence[Backup],
+    policy: RetentionPolicy,
+    *,
+    current_revision: Revision | None = None,
+) -> RetentionPlan:
+    """Plan the backups of one document, in the order in which they are given.
 
     Pinned backups are kept and not counted. Broken ones are not counted, and are kept until
     there are `keep_newest` sound ones; without a sound backup everything is kept. A backup with the
@@ -68,7 +79,6 @@ def plan_retention(
     counted, unless it is the newest sound one. Over `bytes_max`, broken backups are dropped first,
     then the oldest.
     """
-    newest_first = sorted(backups, key=_order, reverse=True)
     guarded = choose_guarded(newest_first, current_revision)
     if guarded is None:
         return keep_all(newest_first, "there is no sound one")

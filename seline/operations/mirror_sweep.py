@@ -19,7 +19,7 @@ from msgspec.structs import replace
 from seline.clock import parse_instant
 from seline.domain.backup import Backup, Stamp
 from seline.domain.mirror import DAY, Head, newest_first, parse_head_name
-from seline.domain.retention import RetentionPolicy, plan_retention
+from seline.domain.retention import RetentionPolicy, plan_ordered
 from seline.domain.verdict import Verdict
 from seline.errors import ExportDamaged, ExportFailed
 from seline.operations.mirror_store import MirrorStore, in_thread
@@ -148,7 +148,10 @@ async def _check_absent(at: MirrorStore, head: str) -> None:
 def kept_heads(
     heads: Mapping[str, Head], proven: Collection[str], policy: RetentionPolicy
 ) -> set[str]:
-    """Return the names of the heads that stay, those in `proven` too, with those they change."""
+    """Return the names of the heads that stay, those in `proven` too, with those they change.
+
+    The numbers are their order, under any clock; an instant gives a head its hour and day only.
+    """
     ordered = newest_first(heads)
     if is_in_doubt(heads):
         doubted = [name for name in ordered if heads[name].doubt][:DOUBTED_MAX]
@@ -159,7 +162,7 @@ def kept_heads(
     for group in (ordered, sound_heads(heads), *having):
         always |= set(islice(group, 1))
     candidates = _candidates(heads, always | set(ordered[: policy.keep_newest]))
-    plan = plan_retention([_as_backup(heads[name], name in always) for name in candidates], policy)
+    plan = plan_ordered([_as_backup(heads[name], name in always) for name in candidates], policy)
     return _with_chains(heads, [backup.name for backup in plan.keep])
 
 

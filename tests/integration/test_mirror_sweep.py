@@ -2,14 +2,19 @@
 
 from collections.abc import Sequence
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from seline.clock import instant_text
 from seline.domain import mirror
+from seline.domain.mirror import Head, StoredObject
+from seline.domain.retention import RetentionPolicy
 from seline.errors import ExportDamaged, ExportFailed
 from seline.operations.copies import Copies
 from seline.operations.mirror_store import MirrorStore
+from seline.operations.mirror_sweep import kept_heads
 from seline.outbound.destinations.folder import Folder
 from seline.ports.destinations import Listed
 from seline.ports.sealing import UNSEALED
@@ -195,3 +200,49 @@ async def test_a_listing_that_lacks_older_heads_removes_nothing(
     assert {path for path in folder(place).rglob("*") if path.is_file()} == before
     bot.clock.advance(HOUR_S)
     await bot.mirrored()
+
+
+START = datetime(2025, 1, 6, 14, 30, tzinfo=UTC)
+EVERY_RULE = RetentionPolicy(keep_newest=3, keep_hourly=4, keep_daily=3)
+
+
+def base(sequence: int, taken_at: datetime) -> Head:
+    """Return a head that changes no other one."""
+    return Head(
+        volume="1a2b3c4d",
+        sequence=sequence,
+        taken_at=instant_text(taken_at),
+        seline_version="test",
+        encrypted=False,
+        documents=1,
+        size_bytes=1,
+        manifest=StoredObject(key="", size_bytes=0, sha256=""),
+        objects=(),
+    )
+
+
+def kept_numbers(instants: Sequence[datetime]) -> list[int]:
+    """Return the numbers of the kept ones of so many heads, made in this order."""
+    made = [base(number, at) for number, at in enumerate(instants, start=1)]
+    kept = kept_heads({head.name: head for head in made}, (), EVERY_RULE)
+    return [head.sequence for head in made if head.name in kept]
+
+
+def hourly(since: datetime, count: int) -> list[datetime]:
+    return [since + timedelta(hours=number) for number in range(count)]
+
+
+def test_heads_of_a_clock_that_was_ahead_displace_no_later_head() -> None:
+    """The last one, the three and the four hours before it, and of three days the last one."""
+    ahead = hourly(START + timedelta(days=365), 100)
+
+    assert kept_numbers([*ahead, *hourly(START, 5)]) == [82, *range(100, 106)]
+
+
+def test_heads_of_a_clock_that_was_behind_displace_few_earlier_heads() -> None:
+    """A head of 1970 takes the place of one hour, and of one day until later days follow."""
+    start = datetime(1970, 1, 1, tzinfo=UTC)
+
+    assert kept_numbers([*hourly(START, 60), start]) == [34, *range(57, 62)]
+    later = hourly(START + timedelta(hours=60), 40)
+    assert kept_numbers([*hourly(START, 60), start, *later]) == [61, 83, *range(97, 102)]
