@@ -31,7 +31,8 @@ class ChangedNames:
         self._count = 0
         self._names: dict[str, tuple[int, datetime]] = {}
         """Of each name the number of its last change, and the instant of its first."""
-        self._purged: set[str] = set()
+        self._purged: dict[str, int] = {}
+        """Of each purged name the number of its last purge."""
         self._left_at: datetime | None = None
 
     def note(self, key: DocumentKey, outcome: Outcome) -> None:
@@ -41,7 +42,7 @@ class ChangedNames:
             with self._lock:
                 self._add(name)
                 if outcome.content is None and outcome.backup is None:
-                    self._purged.add(name)
+                    self._purged[name] = self._count
 
     def add(self, names: Iterable[str]) -> None:
         """Note documents of which only the backups changed."""
@@ -65,10 +66,10 @@ class ChangedNames:
         with self._lock:
             return {name: number for name, (number, _) in self._names.items()}
 
-    def purged(self) -> set[str]:
-        """Return those whose content was erased, whatever followed."""
+    def purged(self) -> dict[str, int]:
+        """Return those whose content was erased, each with the number of that purge."""
         with self._lock:
-            return set(self._purged)
+            return dict(self._purged)
 
     def done(self, seen: Mapping[str, int], at: datetime) -> None:
         """Forget the names that did not change again after `at`, when they were seen."""
@@ -78,7 +79,7 @@ class ChangedNames:
                 last = self._names[name][0]
                 if last == number:
                     del self._names[name]
-                    self._purged.discard(name)
+                    self._purged.pop(name, None)
                 else:
                     self._names[name] = last, at
 

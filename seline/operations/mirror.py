@@ -55,6 +55,18 @@ class _Gathered(NamedTuple):
     name_key: str
     has_pins: bool
 
+    def without(self, purged: AbstractSet[str]) -> "_Gathered":
+        """Return the same without the documents that were purged since they were read."""
+        nothing = frozenset[str]()
+        return self._replace(
+            documents={name: self.documents[name] for name in self.documents.keys() - purged},
+            entries={name: self.entries[name] for name in self.entries.keys() - purged},
+            removed=[*self.removed, *purged],
+            unread=self.unread.after(
+                purged, lacking=nothing, older=nothing, name_key=self.name_key
+            ),
+        )
+
 
 class Mirror:
     """One destination's mirror of one store."""
@@ -166,11 +178,10 @@ class Mirror:
             number = self._next(sequence)
             name_key = await self._name_key() if self._sealer.suffix else ""
             copying = Copying(self._store, snapshot, at, self._stored, name_key, recorded)
-            read = await self._read(at, copying, names, {*seen, *names}, purged)
-            was_purged = not self._changed.purged() <= purged
-            head = await self._head(at, snapshot, read, is_base, number) if not was_purged else None
-        if was_purged:  # a document whose content was read; its head would have it
-            return await self.run(sequence=sequence, largest=largest, accept=accept)
+            read = await self._read(at, copying, names, {*seen, *names}, purged.keys())
+            since = {name for name, _ in self._changed.purged().items() - purged.items()}
+            read = read.without(since)  # the next run writes a base
+            head = await self._head(at, snapshot, read, is_base, number)
         self._changed.done(before, seen_at)
         return head
 

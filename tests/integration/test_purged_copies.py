@@ -95,6 +95,33 @@ async def test_a_document_purged_while_the_mirror_runs_is_in_no_new_head(
     await bot.store.close()
 
 
+async def test_a_run_of_the_mirror_ends_under_a_stream_of_purges(
+    tmp_path: Path, place: Path
+) -> None:
+    """The head leaves out what was purged since; the next run, which is a base, has the rest."""
+    bucket = HookedFolder(place)
+    bot = Bot(tmp_path, bucket)
+    await bot.data.save_json("a.json", {"n": 1})
+    await bot.data.save_json("0.json", {"secret": 0})
+    purged: list[str] = []
+
+    async def purge() -> None:
+        purged.append(f"{len(purged)}.json")
+        await bot.data.save_json(f"{len(purged)}.json", {"secret": len(purged)})
+        await bot.data.delete(purged[-1], purge=True)
+        bucket.hook = purge if len(purged) < 20 else None
+
+    bucket.hook = purge
+    assert "for 1 document" in await bot.mirrored()
+    assert len(purged) < 4
+    bucket.hook = None
+    assert "for 2 documents" in await bot.mirrored()
+    newest, first = heads(place)
+    assert (newest.before, first.documents) == ("", 1)
+    await bot.operations.mirrors.close()
+    await bot.store.close()
+
+
 async def _named_by_the_newest(place: Path) -> set[str]:
     [volume] = [path for path in (place / "seline-mirror").iterdir() if path.is_dir()]
     newest = max((volume / "heads").iterdir(), key=lambda path: path.name)
