@@ -60,7 +60,7 @@ async def accept_copy(request: web.Request) -> JsonAnswer[DestinationAccepted]:
 async def list_copies(request: web.Request) -> JsonAnswer[CopyList]:
     """Answer the copies at a destination, the newest first."""
     name = request.match_info["destination"]
-    listed = await operations(request).copies(name).listed()
+    listed = await operations(request).listed_copies(name)
     return answer(CopyList(destination=name, copies=listed))
 
 

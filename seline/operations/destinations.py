@@ -6,7 +6,9 @@ destination is not mounted, or it is another folder. `use` takes a destination i
 
 import logging
 import secrets
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any, Final
 
@@ -120,6 +122,7 @@ class Destinations:
     def __init__(self, store: ManagedStore, targets: Sequence[Target]) -> None:
         self.targets: Final = targets
         self._store = store
+        self._users = Counter[str]()
         self._file: State[ExportsFile] = store.state("exports.json", ExportsFile, ExportsFile)
 
     def read(self, store: DocumentStore) -> None:
@@ -159,13 +162,27 @@ class Destinations:
         Raises DestinationNotFound.
         """
         target = self.target(name)
-        try:
+        async with self.using(name):
             seen = await self._marked(target.destination)
             is_another = seen["marker"] != self.record(name).marker
             await self._note(name, **(_FORGOTTEN if is_another else {}), **seen)
-        finally:
-            await target.release()
         return target, self.record(name)
+
+    @asynccontextmanager
+    async def using(self, *names: str) -> AsyncGenerator[None]:
+        """Use destinations; the last user of one closes its connections, unless it is mirrored.
+
+        Raises DestinationNotFound.
+        """
+        targets = [self.target(name) for name in names]
+        self._users.update(names)
+        try:
+            yield
+        finally:
+            self._users.subtract(names)
+            for target in targets:
+                if not (target.takes_mirror or self._users[target.destination.name]):
+                    await target.destination.close()
 
     def target(self, name: str) -> Target:
         """Return the configured destination of this name. Raises DestinationNotFound."""
@@ -312,7 +329,7 @@ class Destinations:
         record = self.record(target.destination.name)
         if not target.takes_exports:
             record = replace(record, failed_at=None, failure="", cure="", lacking=())
-        if not target.takes_mirror:
+        if not (target.takes_mirror or self._users[target.destination.name]):
             record = replace(
                 record,
                 mirror_failed_at=None,

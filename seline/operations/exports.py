@@ -146,14 +146,12 @@ class Exporter:
     async def _run_one(self, target: Target, *, accept: bool = False) -> str:
         """Write one export, and record how that ended. One in doubt is written, and fails."""
         destination = target.destination
-        async with self._turns[destination.name]:
+        async with self._turns[destination.name], self.destinations.using(destination.name):
             try:
                 done = await self.export_to(target, accept=accept)
             except BaseException as error:
                 await self.destinations.failed(destination, error)
                 raise
-            finally:
-                await target.release()
             await self.destinations.succeeded(destination, done.lacking)
             if done.doubt:
                 failure = _in_doubt(destination.name, done.doubt)
@@ -168,6 +166,10 @@ class Exporter:
 
         It is restored in `scratch` space, if there is one. Raises ExportFailed.
         """
+        async with self.destinations.using(target.destination.name):
+            return await self._drill(target, scratch)
+
+    async def _drill(self, target: Target, scratch: Scratch | None) -> str:
         destination, name = target.destination, target.destination.name
         try:
             own = await self._own(destination)
@@ -187,8 +189,6 @@ class Exporter:
         except Exception as error:
             await self.destinations.drill_failed(destination, error)
             raise
-        finally:
-            await target.release()
         proof = Proof(
             head=newest,
             at=instant_text(self._store.clock.now()),

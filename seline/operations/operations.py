@@ -9,7 +9,7 @@ from typing import Final
 
 from seline.domain.alerts.lifecycle import Alert
 from seline.domain.backup import Backup
-from seline.domain.copy import Copy
+from seline.domain.copy import Copy, CopyInfo
 from seline.domain.document import BOT, Content, DocumentInfo, DocumentKey, check_document_name
 from seline.domain.readable_export import ImportReport, only_named
 from seline.domain.report import Pruned, VerifyReport
@@ -91,6 +91,11 @@ class Operations:
         takes_plain = unencrypted or not self._sealer.suffix
         return Copies(found, sealer or self._sealer, takes_plain=takes_plain)
 
+    async def listed_copies(self, destination: str) -> Sequence[CopyInfo]:
+        """Return the copies at a destination, the newest first. Raises DestinationNotFound."""
+        async with self.exports.destinations.using(destination):
+            return await self.copies(destination).listed()
+
     async def restore_from(
         self,
         destination: str,
@@ -124,7 +129,8 @@ class Operations:
             with self.store.becoming(copy):
                 return await self.restore(copy)
 
-        return await restore_by_hand(copies, others, restore, at=at, volume=volume, only=only)
+        async with self.exports.destinations.using(*names):
+            return await restore_by_hand(copies, others, restore, at=at, volume=volume, only=only)
 
     async def restore(
         self, copy: Copy, *, only: Collection[str] = (), dry_run: bool = False

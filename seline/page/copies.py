@@ -53,7 +53,7 @@ async def show(visit: Visit) -> web.Response:
 async def show_there(visit: Visit) -> web.Response:
     """Show the copies at one destination, newest first, as many as a page has."""
     name, operations = visit.part("destination"), visit.context.operations
-    rows = rows_of(visit, await operations.copies(name).listed())
+    rows = rows_of(visit, await operations.listed_copies(name))
     return visit.render(
         "copies_there.html",
         name=name,
@@ -71,7 +71,8 @@ async def choose(visit: Visit) -> web.Response:
     query, name = visit.request.query, visit.part("destination")
     at, volume, part = query.get("at", ""), query.get("volume", ""), query.get("find", "").strip()
     copies = visit.context.operations.copies(name)
-    copy = await copies.find(at=_instant(at), volume=volume)
+    async with visit.context.operations.exports.destinations.using(name):
+        copy = await copies.find(at=_instant(at), volume=volume)
     names = [document.name for document in copy.documents if document.sha256]
     found = [each for each in names if part.lower() in each.lower()]
     return visit.render(

@@ -111,8 +111,3 @@ class Target(NamedTuple):
     @property
     def takes_mirror(self) -> bool:
         return self.mode != "export"
-
-    async def release(self) -> None:
-        """Close the connections after a job, unless the mirror uses them."""
-        if not self.takes_mirror:
-            await self.destination.close()

@@ -15,7 +15,7 @@ import pytest
 
 from seline.outbound.destinations.sftp import Sftp
 from seline.outbound.destinations.ssh_login import public_key
-from seline.ports.destinations import Listed, ObjectForbidden
+from seline.ports.destinations import Listed, ObjectForbidden, Target
 from seline.ports.futures import run_without_loop
 from tests.destinations.failing import failure
 from tests.destinations.relay import relay
@@ -378,3 +378,30 @@ def test_a_line_of_a_public_key_is_read_in_every_form() -> None:
 def test_a_store_says_nothing_of_its_password() -> None:
     store = store_at(f"sftp://{USER}@127.0.0.1")
     assert PASSWORD not in f"{store!r} {store.where} {store.name} {store._login!r}"
+
+
+async def test_an_export_that_ends_leaves_the_connection_to_the_drill(
+    tmp_path: Path, store: Sftp
+) -> None:
+    """A server that answers slowly keeps a reader busy while another user of it is done."""
+    bot = Bot(tmp_path / "bot", store, target=Target(store, 3, mode="export"))
+    await bot.data.save_json("a.json", {"n": 1})
+    await bot.operations.exports.run()
+    listing, go_on = asyncio.Event(), asyncio.Event()
+    real = store._list
+
+    async def slowly(client: Any, folder: str) -> Any:
+        if not listing.is_set():  # the first call of the drill, which makes the connection
+            listing.set()
+            await go_on.wait()
+        return await real(client, folder)
+
+    store._list = slowly  # type: ignore[method-assign]
+    drilling = asyncio.create_task(bot.operations.drill())
+    await listing.wait()
+    assert "nothing changed" in await bot.operations.exports.run()
+    go_on.set()
+
+    assert "restored, and compared" in await drilling
+    assert store._connection is None, "the last user closes it"
+    await bot.store.close()
