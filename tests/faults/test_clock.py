@@ -30,6 +30,7 @@ from seline.operations.exports import Exporter
 from seline.operations.own_exports import read_back
 from seline.outbound.destinations.folder import Folder
 from seline.ports.alerts import Delivery
+from seline.ports.destinations import Target
 from seline.ports.futures import run_without_loop
 from seline.storage.volume import capabilities
 from tests.clocks import FakeClock
@@ -414,7 +415,7 @@ async def test_exports_are_kept_in_the_order_they_were_made(
         volume.clock.advance(HOUR_S + 1)
         revision = await volume.data.save_json(NAME, {"n": number})
         before = set(await folders.complete())
-        await exporting.export_to(target, keep=3)
+        await exporting.export_to(Target(target, keep=3))
         (written,) = set(await folders.complete()) - before
         manifest = await read_back(folders, written)
         assert manifest.holds({NAME: revision})

@@ -36,6 +36,7 @@ from seline.operations.export_folders import ExportFolders
 from seline.operations.exports import Exporter
 from seline.operations.own_exports import read_back
 from seline.outbound.destinations.folder import Folder
+from seline.ports.destinations import Target
 from seline.ports.store import Atom, Change, Decision, Put, Remove
 from seline.server import serving
 from seline.storage.volume import batches, capabilities
@@ -255,7 +256,7 @@ async def test_a_full_volume_can_be_exported_and_imported(tmp_path: Path) -> Non
 
                 target = Folder("beside", str(directory / "exports"))
                 exporting = Exporter(seline.store, version=__version__)
-                await exporting.export_to(target, keep=1)
+                await exporting.export_to(Target(target, keep=1))
                 readable = await seline.data.export_all_data()
                 await seline.data.save_json("a.json", {"n": "lost"}, shrink=True)
                 await seline.data.restore("a.json")
