@@ -5,15 +5,19 @@ library. Fields added with `logged_with` (a request's id) are in every line of i
 tasks started in it. The writer's thread serves many requests at once, so its lines have no id.
 """
 
+import json
 import logging
 import sys
 import time
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from datetime import UTC, datetime
 from typing import Any, Final
 
 _fields: ContextVar[dict[str, str]] = ContextVar("seline_log_fields", default={})  # noqa: B039
+_STANDARD: Final = {*vars(logging.makeLogRecord({})), "message", "asctime"}
+"""The attributes that every record has."""
 _QUIET: Final = ("aiohttp.access", "asyncio", "apscheduler")
 
 
@@ -57,40 +61,56 @@ class OncePerMinute(logging.Filter):
         return True
 
 
+class JsonFormatter(logging.Formatter):
+    """Formats a record as one JSON object, with every field that was added to it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the object."""
+        line = {name: value for name, value in vars(record).items() if name not in _STANDARD}
+        at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="microseconds")
+        line |= {
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "timestamp": at.replace("+00:00", "Z"),
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        if record.stack_info:
+            line["stack"] = self.formatStack(record.stack_info)
+        return json.dumps(line, default=repr)
+
+
 def configure(*, level: str = "info", form: str = "auto") -> None:
     """Write all log records of the process to stdout in one format. Only the server calls this."""
-    import structlog
-
     on_terminal = sys.stdout.isatty() if form == "auto" else form == "console"
-    shared: list[Any] = [
-        structlog.stdlib.add_log_level,
-        structlog.stdlib.add_logger_name,
-        structlog.stdlib.ExtraAdder(),
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-    ]
-    last: list[Any] = (
-        [structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty())]
-        if on_terminal
-        else [
-            structlog.processors.format_exc_info,
-            structlog.processors.EventRenamer("message"),
-            structlog.processors.JSONRenderer(),
-        ]
-    )
     handler = logging.StreamHandler(sys.stdout)
     handler.addFilter(_add_fields)
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
-        )
-    )
+    handler.setFormatter(_console_formatter() if on_terminal else JsonFormatter())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
     logging.getLogger("asyncio").addFilter(OncePerMinute())  # one line for each refused accept
     for name in _QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _console_formatter() -> logging.Formatter:
+    import structlog
+
+    shared: list[Any] = [
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.ExtraAdder(),
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    return structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=shared,
+        processors=[
+            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+            structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty()),
+        ],
+    )
 
 
 def _add_fields(record: logging.LogRecord) -> bool:
