@@ -23,6 +23,7 @@ MEASURES: dict[str, Callable[[Path], None]] = {
     "idle": serving.idle,
     "home": page.home,
     "gets": requests.gets,
+    "puts": requests.puts,
     "mirror": copying.mirror,
     "restore": copying.restore,
     "pass": lambda here: asyncio.run(checking.speed(here)),

@@ -1,21 +1,24 @@
-"""Requests over HTTP, beside a handler of aiohttp that returns the same bytes.
+"""Requests over HTTP: reads beside a handler of aiohttp that returns the same bytes, changes beside
+the store without HTTP.
 
-Both servers are processes of their own on loopback, and are asked in turn by this one, with a
-protocol that does nothing but count answers.
+The servers are processes on loopback, and are asked in turn by this one, with a protocol that does
+nothing but count answers.
 """
 
 import asyncio
 import json
 import statistics
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
+from itertools import cycle
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 from aiohttp import web
 
+import seline
 from seline.blocking import open_seline
 from tests.benchmarks.printing import ROUNDS, print_measure
 from tests.benchmarks.serving import serving
@@ -24,8 +27,10 @@ TOKEN = "a-token-of-the-benchmark"
 CONNECTIONS = (1, 16, 64)
 ROUND_S = 1.0
 NAME = "profile.json"
-VALUE = {"text": "x" * 1000}
+VALUES = [{"text": letter * 1000} for letter in "xy"]
+VALUE = VALUES[0]
 BODY = json.dumps(VALUE, indent=2).encode()
+WRITERS = 64
 PATH = f"/api/v1/data-admin/documents/{NAME}"
 SPAWN = get_context("spawn")
 
@@ -39,23 +44,65 @@ def gets(here: Path) -> None:
         for connections in CONNECTIONS:
             rates: dict[int, list[float]] = {server.port: [], port: []}
             for asked in [server.port, port] * ROUNDS:
-                rates[asked].append(asyncio.run(_rate(asked, [_get()] * connections)))
+                rates[asked].append(asyncio.run(_rate(asked, [[_get()]] * connections)))
             ours, bare = (statistics.median(each) for each in rates.values())
             detail = f"{ours:,.0f} requests/s, the bare handler {bare:,.0f}"
             what = f"GET of 1 KiB / a bare handler: {connections} connections"
             print_measure(what, f"{ours / bare:.2f} ×", "≥ 0.6", detail)
 
 
+def puts(here: Path) -> None:
+    """Measure PUT of documents of 1 KiB with many connections, each with its own document."""
+    requests = [_puts(number) for number in range(WRITERS)]
+    ours, stores = [], []
+    with serving(here / "puts", SELINE_ADMIN_TOKEN=TOKEN) as server:
+        for _ in range(ROUNDS):
+            ours.append(asyncio.run(_rate(server.port, requests)))
+            stores.append(asyncio.run(_saves(here / "saved")))
+    median, store = statistics.median(ours), statistics.median(stores)
+    detail = f"{median:,.0f} requests/s, the store {store:,.0f} saves/s"
+    what = f"PUT of 1 KiB / the store itself: {WRITERS} writers"
+    print_measure(what, f"{median / store:.2f} ×", "≥ 0.5", detail)
+
+
 def _get() -> bytes:
+    return _head("GET", PATH) + b"\r\n"
+
+
+def _puts(number: int) -> list[bytes]:
+    """Return requests that change one document each time."""
+    head = _head("PUT", PATH.replace(NAME, f"d{number}.json"))
+    bodies = [json.dumps(value).encode() for value in VALUES]
+    return [head + f"Content-Length: {len(body)}\r\n\r\n".encode() + body for body in bodies]
+
+
+def _head(method: str, path: str) -> bytes:
     return (
-        f"GET {PATH} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {TOKEN}\r\n\r\n".encode()
+        f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {TOKEN}\r\n".encode()
     )
 
 
-async def _rate(port: int, requests: list[bytes]) -> float:
-    """Return the answers per second; each request has a connection, and is repeated on it."""
+async def _saves(volume: Path) -> float:
+    """Return the saves per second of a store in this process."""
+
+    async def write(name: str) -> int:
+        saved = 0
+        while time.perf_counter() < until:
+            await opened.data.save_json(name, VALUES[saved % 2])
+            saved += 1
+        return saved
+
+    async with seline.open_seline(volume, lock_wait_s=0) as opened:
+        started = time.perf_counter()
+        until = started + ROUND_S
+        saved = sum(await asyncio.gather(*(write(f"d{number}.json") for number in range(WRITERS))))
+        return saved / (time.perf_counter() - started)
+
+
+async def _rate(port: int, requests: Sequence[Sequence[bytes]]) -> float:
+    """Return the answers per second; each connection sends its requests in turn, for ever."""
     loop = asyncio.get_running_loop()
-    callers = [_Caller(request) for request in requests]
+    callers = [_Caller(each) for each in requests]
     for caller in callers:
         await loop.create_connection(lambda caller=caller: caller, "127.0.0.1", port)
     started = time.perf_counter()
@@ -72,19 +119,19 @@ async def _rate(port: int, requests: list[bytes]) -> float:
 
 
 class _Caller(asyncio.Protocol):
-    """Sends the same request again and again, each after the answer to the one before."""
+    """Sends its requests again and again, each after the answer to the one before."""
 
-    def __init__(self, request: bytes) -> None:
+    def __init__(self, requests: Sequence[bytes]) -> None:
         self.answers = 0
         self.failed = b""
-        self._request = request
+        self._requests = cycle(requests)
         self._received = b""
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
-        transport.write(self._request)
+        transport.write(next(self._requests))
 
     def data_received(self, data: bytes) -> None:
         self._received += data
@@ -96,7 +143,7 @@ class _Caller(asyncio.Protocol):
         self._received = b""
         self.answers += 1
         assert self._transport is not None
-        self._transport.write(self._request)
+        self._transport.write(next(self._requests))
 
     def close(self) -> None:
         """Close the connection."""
