@@ -226,11 +226,8 @@ class Tokens:
 
     def _grants(self) -> Sequence[Grant]:
         """Return what each valid token gives access to."""
-        stored = self._table().grants
-        if not any(expires_at for _, expires_at in stored):
-            return [grant for grant, _ in stored]
         now = self._clock.now()
-        return [grant for grant, until in stored if until is None or until > now]
+        return [grant for grant, until in self._table().grants if until is None or until > now]
 
     def _table(self) -> "_Table":
         """Return what follows from the stored tokens, computed once for each state of them."""

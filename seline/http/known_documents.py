@@ -12,7 +12,6 @@ from typing import Final
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 
-from seline.domain.document import is_document_name
 from seline.errors import SelineError
 from seline.http import PREFIX
 from seline.http.access import HEADERS, bearer_of, is_own_name, request_id_of
@@ -24,8 +23,6 @@ from seline.http.requests import INLINE_BYTES_MAX, etag, not_modified
 
 _PATH: Final = PREFIX + "/documents/"
 _ROUTE: Final = _PATH + "{name}"
-_NOT_PLAIN: Final = ("Origin", "If-Match", "Upgrade")
-"""Headers of which the app decides."""
 _FIXED: Final = "".join(f"{name}: {value}\r\n" for name, value in HEADERS.items())
 _FOUND: Final = f"HTTP/1.1 200 OK\r\nContent-Type: {JSON}\r\n{_FIXED}"
 _NOT_MODIFIED: Final = f"HTTP/1.1 304 Not Modified\r\n{_FIXED}"
@@ -39,7 +36,7 @@ class KnownDocuments:
         self._context = app[CONTEXT]
         self._requests: Counter[tuple[str, str, int]] = app[REQUESTS]
 
-    def answer(self, request: web.BaseRequest) -> web.Response | None:
+    def answer(self, request: web.BaseRequest) -> web.StreamResponse | None:
         """Return the response to a GET over the network, None if the app must answer."""
         name = _name_in(request)
         if name is None or not self._may_read(request):
@@ -76,12 +73,12 @@ class KnownDocuments:
             context.tokens.note_use(grant)
         return grant is not None
 
-    def _counted(self, status: int, sent: bytes) -> web.Response:
+    def _counted(self, status: int, sent: bytes) -> web.StreamResponse:
         self._requests[_ROUTE, "GET", status] += 1
         return _Prebuilt(status, sent)
 
 
-class _Prebuilt(web.Response):
+class _Prebuilt(web.StreamResponse):
     """A response to a request that keeps the connection, as the bytes to send."""
 
     def __init__(self, status: int, sent: bytes) -> None:
@@ -102,7 +99,7 @@ class _Prebuilt(web.Response):
 
 
 def _name_in(request: web.BaseRequest) -> str | None:
-    """Return the document of a plain GET, None of any other request, and where reads are logged."""
+    """Return what a plain GET names, None for any other request, and where reads are logged."""
     path, headers = request.raw_path, request.headers
     is_plain = (
         request.method == "GET"
@@ -110,8 +107,9 @@ def _name_in(request: web.BaseRequest) -> str | None:
         and request.keep_alive
         and request.version == (1, 1)
         and not request.body_exists
-        and not any(name in headers for name in _NOT_PLAIN)
+        and "Origin" not in headers
+        and "If-Match" not in headers
+        and "Upgrade" not in headers
         and not _log.isEnabledFor(logging.DEBUG)
     )
-    name = path[len(_PATH) :]
-    return name if is_plain and is_document_name(name) else None
+    return path[len(_PATH) :] if is_plain else None

@@ -20,7 +20,7 @@ def answered(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     answered: list[str] = []
     answer = KnownDocuments.answer
 
-    def noting(known: KnownDocuments, request: web.BaseRequest) -> web.Response | None:
+    def noting(known: KnownDocuments, request: web.BaseRequest) -> web.StreamResponse | None:
         response = answer(known, request)
         if response is not None:
             answered.append(request.headers.get("X-Request-Id", ""))
