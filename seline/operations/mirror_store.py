@@ -14,7 +14,16 @@ from msgspec.structs import replace
 from seline.domain import mirror
 from seline.domain.document import Revision
 from seline.domain.manifest import PackedDocument, is_volume_id
-from seline.domain.mirror import Claim, Head, K, MirrorManifest, ObjectKey, Proof, StoredObject
+from seline.domain.mirror import (
+    SMALL_BYTES_MAX,
+    Claim,
+    Head,
+    K,
+    MirrorManifest,
+    ObjectKey,
+    Proof,
+    StoredObject,
+)
 from seline.errors import ExportDamaged
 from seline.operations.packs import (
     LIST_BYTES_MAX,
@@ -26,6 +35,8 @@ from seline.operations.packs import (
 from seline.ports.destinations import ObjectMissing, ObjectStore
 from seline.ports.sealing import Sealer
 
+OBJECTS_RATIO_MAX: Final = 4
+"""A list of digests is stored in over a third of its size, because digests hardly compress."""
 T = TypeVar("T")
 
 
@@ -281,7 +292,8 @@ class MirrorStore:
         stored = await self._checked(path, head.listed)
 
         def decoded() -> list[K]:
-            listed = unpacked(stored, path, bytes_max=LIST_BYTES_MAX)
+            bytes_max = min(LIST_BYTES_MAX, len(stored) * OBJECTS_RATIO_MAX + SMALL_BYTES_MAX)
+            listed = unpacked(stored, path, bytes_max=bytes_max)
             return mirror.decode_objects(listed, head.name, type)
 
         return await in_thread(decoded)
@@ -328,9 +340,16 @@ async def read_claim(destination: ObjectStore) -> Claim | None:
         data = await destination.get(mirror.CLAIM, bytes_max=mirror.SMALL_BYTES_MAX)
     except ObjectMissing:
         return None
-    claim = mirror.decode_as(Claim, data, mirror.CLAIM)
+    hint = (
+        f"If a login page or another service answers at {destination.where}, end that. Else delete "
+        f"`{mirror.CLAIM}` there: the next run of the job `mirror` stores it again."
+    )
+    try:
+        claim = mirror.decode_as(Claim, data, mirror.CLAIM)
+    except ExportDamaged as error:
+        raise ExportDamaged(error.message, hint=hint) from error
     if not is_volume_id(claim.volume):
-        raise ExportDamaged(f"{mirror.CLAIM} at {destination.name} names no volume.")
+        raise ExportDamaged(f"{mirror.CLAIM} at {destination.name} names no volume.", hint=hint)
     return claim
 
 

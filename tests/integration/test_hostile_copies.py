@@ -19,6 +19,7 @@ from seline import open_seline
 from seline.clock import parse_instant
 from seline.domain import mirror
 from seline.domain.manifest import FileEntry, PackedDocument
+from seline.domain.mirror import StoredObject
 from seline.errors import ExportDamaged, ExportFailed
 from seline.operations import Operations
 from seline.operations.copies import Copies
@@ -51,6 +52,24 @@ async def test_a_claim_of_no_volume_is_damaged(bot: Bot, place: Path, volume: st
 
     with pytest.raises(ExportDamaged, match="names no volume"):
         await Copies(Folder("bucket", str(place)), UNSEALED).find()
+
+
+async def test_a_login_page_instead_of_the_claim_is_named_and_the_next_step_works(
+    bot: Bot, place: Path
+) -> None:
+    await bot.data.save_json("a.json", {"n": 1})
+    await bot.mirrored()
+    (place / mirror.CLAIM).write_text("<!doctype html><title>Sign in</title>")
+    copies = Copies(Folder("bucket", str(place)), UNSEALED)
+
+    with pytest.raises(ExportDamaged, match="is not whole") as refused:
+        await copies.find()
+    assert f"If a login page or another service answers at {place}" in refused.value.hint
+    (place / mirror.CLAIM).unlink()
+    bot.clock.advance(HOUR_S)
+    await bot.mirrored()
+    assert (place / mirror.CLAIM).exists()
+    assert (await copies.find()).documents
 
 
 @pytest.mark.parametrize(
@@ -119,6 +138,28 @@ async def test_a_folder_that_is_no_volume_is_left_out(bot: Bot, place: Path) -> 
 
     assert await mirrored_volumes(Folder("bucket", str(place))) == {mine.name}
     assert (await Copies(Folder("bucket", str(place)), UNSEALED).find()).documents
+
+
+async def test_a_forged_list_of_objects_is_not_unpacked_to_more_than_digests_could(
+    bot: Bot, place: Path
+) -> None:
+    """A few stored bytes would be 200 MiB in memory, and many times that once decoded."""
+    await bot.data.save_json("a.json", {"n": 1})
+    await bot.mirrored()
+    [head] = heads(place)
+    at = MirrorStore(Folder("bucket", str(place)), UNSEALED, head.volume)
+    stored = packed(b"[" + b" " * (200 << 20) + b"]")
+    entry = StoredObject(
+        key=head.name, size_bytes=len(stored), sha256=hashlib.sha256(stored).hexdigest()
+    )
+    (folder(place) / "manifests" / f"{head.name}.objects.json.zst").write_bytes(stored)
+    await at.put_head(msgspec.structs.replace(head, objects=(), listed=entry))
+    tracemalloc.start()
+    with pytest.raises(ExportDamaged, match=r"objects\.json\.zst has more than the"):
+        await Copies(Folder("bucket", str(place)), UNSEALED).find()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 32 << 20
 
 
 FORGED = [{"at": "yesterday"}, {"head": "20250106T143022Z-00000099"}]
