@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+import pytest
+
+from seline.alerts.process import AlertProcess
 from seline.domain.alerts.lifecycle import AlertType, Cleared, Raised
 from seline.server import Serving, serving
 from tests.browser import Browser, jar
@@ -15,6 +18,17 @@ async def test_nothing_open_says_so(owner: Browser) -> None:
     assert "log receives everything" in page.text
 
 
+@pytest.fixture
+def not_evaluated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the alerts that a test makes up: an evaluation, every 2 s, ends them."""
+
+    async def nothing(_process: AlertProcess) -> None:
+        pass
+
+    monkeypatch.setattr(AlertProcess, "evaluate", nothing)
+
+
+@pytest.mark.usefixtures("not_evaluated")
 async def test_an_open_alert_moves_to_those_that_are_over(owner: Browser, server: Serving) -> None:
     failed = Raised(type=AlertType.JOB_FAILED, subject="export", details={"detail": "no route"})
     await server.alerts.log.take([failed])
@@ -32,6 +46,7 @@ async def test_an_open_alert_moves_to_those_that_are_over(owner: Browser, server
     assert page.text.index("Who receives them") < page.text.index(summary[:20])
 
 
+@pytest.mark.usefixtures("not_evaluated")
 async def test_the_most_serious_alert_is_first(owner: Browser, server: Serving) -> None:
     broken = Raised(type=AlertType.UNRECOVERABLE_DOCUMENT, subject="a.json", details={})
     failed = Raised(type=AlertType.JOB_FAILED, subject="export", details={"detail": "no route"})
