@@ -240,7 +240,8 @@ class Mirror:
             return
         for _, sequence in filter(None, map(parse_head_name, names[:1])):
             self._sequence = sequence
-        self.largest = self.largest or _with_head((), accepted[-1]) if accepted else ()
+        if accepted and not self.largest:
+            self.largest = _with_head((), accepted[-1])
         self._unread = Unread.of(chain[-1]) if chain else Unread()
         self._there = [chain, accepted] if accepted is not chain else [chain]
         sealed = bool(self._sealer.suffix)

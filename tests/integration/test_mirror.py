@@ -9,10 +9,11 @@ import pytest
 from seline.domain import mirror
 from seline.domain.volume_file import VolumeFile
 from seline.errors import ExportDamaged, ExportFailed
+from seline.operations import Operations
 from seline.operations.copies import Copies
 from seline.operations.mirror_store import MirrorStore
 from seline.outbound.destinations.folder import Folder
-from seline.ports.destinations import ObjectForbidden
+from seline.ports.destinations import ObjectForbidden, Target
 from seline.ports.sealing import UNSEALED
 from tests.mirrored_bot import HOUR_S, Bot, Counted, folder, heads, objects
 
@@ -320,6 +321,24 @@ async def test_a_copy_that_was_altered_is_not_taken(bot: Bot, place: Path, file:
             await copy.fetch(copy.documents[0].sha256)
     else:
         assert copy.sequence == newest.sequence - 1
+
+
+async def test_a_loss_is_in_doubt_also_if_every_head_before_it_is_gone(
+    bot: Bot, place: Path
+) -> None:
+    """What the volume itself recorded of the sizes is compared."""
+    for number in range(10):
+        await bot.data.save_json(f"{number}.json", {"n": number})
+    await bot.mirrored()
+    for head in (folder(place) / "heads").iterdir():
+        head.unlink()
+    for number in range(8):
+        await bot.data.delete(f"{number}.json")
+    target = Target(bot.bucket, 3, same_disk=True, mode="mirror")
+    later = Operations(bot.store, [target], version="test")  # as in a new process
+    with pytest.raises(ExportFailed, match="it has 2 of 10 documents"):
+        await later.mirrors.run()
+    await later.mirrors.close()
 
 
 async def test_a_loss_that_is_spread_over_several_copies_is_in_doubt(bot: Bot, place: Path) -> None:
