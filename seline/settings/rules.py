@@ -110,6 +110,14 @@ def _number(
     return SettingRule(f"{allowed}, or left out" if optional else allowed, read)
 
 
+def _journal_bytes(value: object) -> object:
+    """Return the size of a journal file, whole blocks; 0 for none."""
+    number = cast("int", _number(0, 1 << 30, whole=True).read(value))
+    if 0 < number < 1 << 16:
+        raise ValueError(value)
+    return number - number % 4096
+
+
 def _one_of(*words: str) -> SettingRule:
     def read(value: object) -> object:
         if str(value).lower() not in words:
@@ -222,6 +230,10 @@ RULES: Final[Mapping[str, SettingRule]] = {
     "storage.settle_s": _number(0, 3600, whole=False, unit="seconds"),
     "storage.edit_wait_s": _number(0, 3600, whole=False, unit="seconds"),
     "storage.edit_limit_s": _number(1, 86_400, whole=False, unit="seconds"),
+    "storage.journal_bytes": SettingRule(
+        "0, or a whole number from 65,536 to 1,073,741,824 (bytes)", _journal_bytes
+    ),
+    "storage.publish_within_ms": _number(0, 10_000, whole=True, unit="milliseconds"),
     "backups.keep_newest": _number(1, 100_000, whole=True),
     "backups.keep_hourly": _KEEP,
     "backups.keep_daily": _KEEP,

@@ -32,6 +32,8 @@ class Storage:
     settle_s: float = 2.0
     edit_wait_s: float = 30.0
     edit_limit_s: float = 300.0
+    journal_bytes: int = 0
+    publish_within_ms: int = 50
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -71,7 +71,7 @@ def stray(directory: Path) -> list[str]:
     """Return the files in a closed volume that should not be there."""
     inner = directory / ".seline"
     left = [str(path) for part in ("staging", "exports") for path in (inner / part).iterdir()]
-    left += [str(path) for name in ("journal*", "*.new", ".*") for path in inner.glob(name)]
+    left += [str(path) for name in ("journal", "*.new", ".*") for path in inner.glob(name)]
     known = {".seline", "backups", "quarantine", "metadata.json", "lost+found"}
     return left + [
         path.name

@@ -63,10 +63,14 @@ def value(name: str, number: Json) -> dict[str, Json]:
     return {"name": name, "n": number, "filler": "x" * 600}
 
 
-def opened(directory: Path) -> Seline:
+def opened(directory: Path, **settings: object) -> Seline:
     """Open a volume as the operations do."""
     return open_seline(
-        directory, lock_wait_s=0, storage__settle_s=SETTLE_S, storage__volume_limit_mb=200
+        directory,
+        lock_wait_s=0,
+        storage__settle_s=SETTLE_S,
+        storage__volume_limit_mb=200,
+        **settings,
     )
 
 

@@ -14,14 +14,13 @@ PROFILE = "user_profile.json"
 def main() -> None:
     """Create a volume and pack it."""
     with tempfile.TemporaryDirectory() as scratch:
-        volume = Path(scratch) / "data"
-        fill(volume)
-        pack(volume, FOLDER / f"format-{VOLUME_FORMAT}.tar.xz")
+        fill(Path(scratch) / "data", FOLDER / f"format-{VOLUME_FORMAT}.tar.xz")
 
 
-def fill(volume: Path) -> None:
-    """Create the volume that `test_golden_volumes` expects."""
-    with open_seline(volume) as seline:
+def fill(volume: Path, tar: Path) -> None:
+    """Create the volume that `test_golden_volumes` expects; pack it as a kill leaves it."""
+    settings = {"storage__journal_bytes": 65_536, "storage__publish_within_ms": 0}
+    with open_seline(volume, **settings) as seline:
         data = seline.data
         for number in range(7):
             data.save_json(PROFILE, {"userName": "Zoé", "n": number})
@@ -33,6 +32,9 @@ def fill(volume: Path) -> None:
         data.save_json("broken.json", {"n": 2})
         flip(volume / "broken.json")
         data.load_json("broken.json")
+        data.save_json("user.json", [1])
+        data.save_json("user.json", [1, 2.5, None, True, "é"])
+        pack(volume, tar)
 
 
 def flip(path: Path) -> None:

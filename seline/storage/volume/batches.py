@@ -7,7 +7,7 @@ V7  A change that cannot be made fails alone; nothing is answered before the bat
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -17,11 +17,11 @@ from seline.clock import Clock
 from seline.domain.backup import Backup
 from seline.domain.counters import Counters
 from seline.domain.document import DocumentKey
-from seline.domain.verdict import Verdict
+from seline.domain.verdict import Judged, Verdict
 from seline.errors import OutcomeUnknown, SelineError, StorageError, VolumeBusy
 from seline.ports.futures import one_wakeup
 from seline.ports.store import AddedBackup, Retain
-from seline.storage.planner import Plan, Publish, Step, plan_batch, with_backups
+from seline.storage.planner import Found, Plan, Publish, Step, plan_batch, with_backups
 from seline.storage.volume import files
 from seline.storage.volume.adding import place_backups
 from seline.storage.volume.admission import Admission
@@ -65,6 +65,7 @@ class Batches:
     reopener: Reopener
     strict: bool
     _busy_since_s: float | None = None
+    _tend_again_s: float | None = None
     _counters: Counters = field(default_factory=Counters)
 
     def process(self, batch: Sequence[Pending]) -> None:
@@ -79,24 +80,54 @@ class Batches:
                 self._refuse(rest, refusal)
                 return
             now = self.clock.now()
+            if not self._tended(now):
+                continue
             atoms = [pending.atom for pending in rest]
-            documents = self.current_documents
-            plan = plan_batch(atoms, documents.finder(), documents.backups, now)
+            plan = plan_batch(atoms, self._finder(), self._backups, now)
             taken, rest = rest[: len(plan.taken)], rest[len(plan.taken) :]
             self._run(plan, taken, now)
 
     def idle(self) -> float | None:
-        """Reopen, or rebuild the reserve, in a pause; return the seconds to the next call."""
+        """Do in a pause what is due; return the seconds to the next call, None for none."""
         if self.reopener.failure is not None:
             return None if self.reopener.refusal() is None else REOPEN_EVERY_S
+        if not self._tended(self.clock.now()):
+            return REOPEN_EVERY_S
+        waits = [self._tend_again_s]
         if not self.disk_usage.has_reserve():
             self.disk_usage.rebuild_reserve()
-            return None if self.disk_usage.has_reserve() else REOPEN_EVERY_S
-        return None
+            waits.append(None if self.disk_usage.has_reserve() else REOPEN_EVERY_S)
+        return min((wait_s for wait_s in waits if wait_s is not None), default=None)
+
+    def settle(self) -> None:
+        """Write the files of all documents, for a caller that reads them."""
+        if self.reopener.failure is None:
+            try:
+                self.committer.settle(self.clock.now())
+            except CommitFailed as error:
+                self.reopener.fail(error.error, error.doing, frozenset())
+
+    def _tended(self, now: datetime) -> bool:
+        """Do what the committer has to do; return False, and refuse writes, if the disk failed."""
+        try:
+            self._tend_again_s = self.committer.tend(now)
+        except CommitFailed as error:
+            self.reopener.fail(error.error, error.doing, frozenset())
+            return False
+        return True
+
+    def _finder(self) -> Callable[[DocumentKey], Found]:
+        find = self.current_documents.finder()
+        return lambda key: self.committer.found(key) or find(key)
+
+    def _backups(self, key: DocumentKey) -> Iterator[tuple[Backup, Judged]]:
+        self.settle()
+        return self.current_documents.backups(key)
 
     def rotate(self, key: DocumentKey, retain: Retain) -> Sequence[Backup]:
         """Discard what `retain` drops. Raises StorageError."""
         self.reopener.check_open()
+        self.settle()
         try:
             dropped = self.rotation.rotate(key, retain)
         except OSError as error:
@@ -107,6 +138,7 @@ class Batches:
 
     def add_backups(self, added: Sequence[AddedBackup], *, always: bool) -> Sequence[bool]:
         """Add backups without replacing a file. Raises StorageError, InvalidDocumentName."""
+        self.settle()
         for _ in range(LOOKS_MAX):
             with suppress(LookAgain):
                 with self.current_documents.writing():

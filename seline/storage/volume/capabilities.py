@@ -46,12 +46,15 @@ class Capabilities:
     own_mount: bool
     reported: tuple[Capability, ...]
 
-    def mark(self, key: DocumentKey, content: Content) -> tuple[bytes | None, int]:
+    def mark(
+        self, key: DocumentKey, content: Content, at_ns: int | None = None
+    ) -> tuple[bytes | None, int]:
         """Return the checksum attribute (None without attributes) and the mtime of a new file, ns.
 
-        A coarse mtime is set one step back, so that an edit within the step changes it.
+        A coarse mtime is set one step back, so that an edit within the step changes it. `at_ns` is
+        the instant of the content, now if it is None.
         """
-        mtime_ns = time.time_ns()
+        mtime_ns = time.time_ns() if at_ns is None else at_ns
         if self.mtime_step_ns > 1:
             mtime_ns -= mtime_ns % self.mtime_step_ns + self.mtime_step_ns
         if not self.checksums:

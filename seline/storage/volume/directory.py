@@ -39,7 +39,9 @@ from seline.storage.volume import files
 from seline.storage.volume.mounts import mounts_inside
 from seline.storage.volume.os_errors import describe, named, raising
 
-VOLUME_FORMAT: Final = 1
+VOLUME_FORMAT: Final = 2
+"""With a journal, which a Seline of the first format would not replay."""
+FORMAT_WITHOUT_JOURNAL: Final = 1
 HOLDER_NAME: Final = "server.json"
 """The file in .seline/ that describes the holder; it is no document."""
 SPACES_NAME: Final = "spaces"
@@ -109,7 +111,7 @@ class VolumeDirectory:
         with raising(self.named, "Listing what was in backups/ before"):
             self.earlier_backups = self._note_earlier(is_first=is_first)
         if is_first and self.read_only() is None:
-            self._write_format()
+            self._write_format(FORMAT_WITHOUT_JOURNAL)
 
     def _note_earlier(self, *, is_first: bool) -> frozenset[str]:
         """Return the names of backups that were there before the first opening, which notes them.
@@ -358,12 +360,22 @@ class VolumeDirectory:
             _log.warning(
                 "%s/.seline/format was damaged (%r); it is written again", self.path, found
             )
-            self._write_format()
+            self._write_format(VOLUME_FORMAT)
         return False
 
-    def _write_format(self) -> None:
+    def note_journal(self, *, is_used: bool) -> None:
+        """Note in the format whether an older Seline may open the volume. Raises StorageError."""
+        wanted = VOLUME_FORMAT if is_used else FORMAT_WITHOUT_JOURNAL
         with raising(self.named, "Writing the volume's format"):
-            data = f"{VOLUME_FORMAT}\n".encode()
+            files.unlink(self.seline, "format.new", missing_ok=True)  # a crash left it
+        with contextlib.suppress(OSError):
+            if files.read_whole(self.seline, "format", size_max=64).data == f"{wanted}\n".encode():
+                return
+        self._write_format(wanted)
+
+    def _write_format(self, number: int) -> None:
+        with raising(self.named, "Writing the volume's format"):
+            data = f"{number}\n".encode()
             self.write_small(self.seline, "format", data, durable=True)
 
     def announce(self, **fields: object) -> None:

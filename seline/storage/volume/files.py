@@ -340,6 +340,51 @@ def reserve(directory: int, name: str, size_bytes: int) -> None:
         close(descriptor)
 
 
+def allocate(directory: int, name: str, size_bytes: int) -> None:
+    """Make a file of written zeros, durable with its name; after an error there is none.
+
+    Blocks that are only reserved cost a flush more at their first write.
+    """
+    descriptor = os.open(name, _STAGE_FLAGS, FILE_MODE, dir_fd=directory)
+    try:
+        give_to_owner_of(directory, descriptor)
+        for at in range(0, size_bytes, READ_PIECE_BYTES):
+            _write_all(descriptor, bytes(min(READ_PIECE_BYTES, size_bytes - at)))
+        sync(descriptor)
+        sync(directory)
+    except BaseException:
+        os.unlink(name, dir_fd=directory)
+        raise
+    finally:
+        close(descriptor)
+
+
+def open_to_overwrite(directory: int, name: str) -> int:
+    """Open a regular file for reading and writing. Raises NotRegular for another kind."""
+    close(open_to_read(directory, name))
+    return os.open(name, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+
+
+def overwrite(descriptor: int, data: bytes, at: int) -> None:
+    """Write at a position. After an error a part may be written."""
+    rest = memoryview(data)
+    while rest:
+        written = os.pwrite(descriptor, rest, at)
+        rest, at = rest[written:], at + written
+
+
+def sync_data(descriptor: int) -> None:
+    """Make the bytes of a file durable, but not its mtime. After a failure, as `sync`."""
+    global _flushes
+    _flushes += 1
+    if sys.platform == "darwin":
+        import fcntl
+
+        fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
+    else:
+        os.fdatasync(descriptor)
+
+
 def drop_cached_pages(directory: int, name: str) -> None:
     """Drop the cached pages of a file, so that the next read reads the disk."""
     try:
@@ -347,8 +392,13 @@ def drop_cached_pages(directory: int, name: str) -> None:
     except OSError:
         return
     with closing(descriptor):
-        if hasattr(os, "posix_fadvise"):
-            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        drop_pages(descriptor)
+
+
+def drop_pages(descriptor: int) -> None:
+    """Drop the cached pages of an open file."""
+    if hasattr(os, "posix_fadvise"):
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def sync_filesystem(descriptor: int) -> None:

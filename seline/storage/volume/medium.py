@@ -86,7 +86,7 @@ class VolumeMedium:
         self.batches.admission.mark_pinned = mark
 
     def capabilities(self) -> Sequence[Capability]:
-        return self.probed.reported
+        return (*self.probed.reported, self.batches.committer.form)
 
     def unavailable(self) -> SelineError | None:
         return self.batches.reopener.failure or self.volume.lost() or self.volume.read_only()

@@ -1,11 +1,13 @@
 """Open a volume: hold its directory, build the store's parts, and recover from a crash."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Final
 
 from seline.clock import Clock
+from seline.domain.backup import Backup
 from seline.errors import SelineError, StorageError
 from seline.settings import Settings, Storage
 from seline.storage.volume.admission import Admission
@@ -19,6 +21,8 @@ from seline.storage.volume.disk_usage import DiskUsage
 from seline.storage.volume.earlier import earlier_recoveries
 from seline.storage.volume.events import Events
 from seline.storage.volume.inspect import Inspector
+from seline.storage.volume.journal.form import JournalCommitter
+from seline.storage.volume.journal.publishing import Unpublished
 from seline.storage.volume.lock import hold, wait_for
 from seline.storage.volume.medium import VolumeMedium
 from seline.storage.volume.mounts import check_place
@@ -104,16 +108,9 @@ def _open(volume: VolumeDirectory, settings: Settings, clock: Clock) -> VolumeSt
     )
     current_documents = CurrentDocuments(inspector)
     snapshots = Snapshots(volume, current_documents)
-    committer = ExchangeCommitter(
-        volume=volume,
-        capabilities=capabilities,
-        current_documents=current_documents,
-        report=events.report,
-        release_reserve=disk_usage.release_reserve,
-        before_replacing=snapshots.before_replacing,
-    )
     rotation = Rotation(volume, current_documents, disk_usage.discarded, snapshots.forget)
     admission = Admission(volume, rotation, disk_usage, clock, events, settings)
+    committer = _committer(admission, capabilities, snapshots, storage)
     reopener = Reopener(volume, current_documents, committer, clock, events, admission)
     batches = Batches(
         current_documents, committer, rotation, disk_usage, clock, events, admission, reopener,
@@ -124,6 +121,50 @@ def _open(volume: VolumeDirectory, settings: Settings, clock: Clock) -> VolumeSt
     writer = Writer(batches.process, idle=batches.idle)
     medium = VolumeMedium(volume, capabilities, current_documents, batches, writer)
     return VolumeStore(volume, medium, clock, current_documents, snapshots, batches, writer)
+
+
+def _committer(
+    admission: Admission, capabilities: Capabilities, snapshots: Snapshots, storage: Storage
+) -> JournalCommitter:
+    volume, events, disk_usage = admission.volume, admission.events, admission.disk_usage
+    current_documents = snapshots.current_documents
+    first = ExchangeCommitter(
+        volume=volume,
+        capabilities=capabilities,
+        current_documents=current_documents,
+        report=events.report,
+        release_reserve=disk_usage.release_reserve,
+        before_replacing=snapshots.before_replacing,
+    )
+    return JournalCommitter(
+        first,
+        volume=volume,
+        capabilities=capabilities,
+        current_documents=current_documents,
+        clock=admission.clock,
+        journal_bytes=storage.journal_bytes,
+        limit_bytes=disk_usage.limit_bytes,
+        publish_within_s=storage.publish_within_ms / 1000,
+        report=events.report,
+        disk_error=events.disk_error,
+        release_reserve=disk_usage.release_reserve,
+        before_replacing=snapshots.before_replacing,
+        rotate=partial(_rotate, admission, events),
+    )
+
+
+def _rotate(
+    admission: Admission, events: Events, document: Unpublished, made: Sequence[Backup]
+) -> None:
+    """Count and rotate the backups of a document that was published from the journal."""
+    admission.took((), made)
+    if document.retain is None or not made:
+        return
+    names = [backup.name for backup in made]
+    try:
+        admission.rotation.rotate(document.key, document.retain, just_made=names)
+    except (OSError, StorageError) as error:
+        events.disk_error(error, "Tidying up", [document.key])
 
 
 def _report_earlier(store: VolumeStore) -> None:

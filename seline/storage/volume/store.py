@@ -47,16 +47,22 @@ class VolumeStore:
 
     def peek(self, key: DocumentKey) -> Content | Verdict | None:
         self.volume.check_usable()
-        found = self.current_documents.inspector.peek(key)
-        if found is Verdict.MISSING:
-            self.volume.check_usable()  # after a close the descriptor may be another directory's
-        held = self.batches.committer.overlay.answer(key)
+        overlay = self.batches.committer.overlay
+        held = overlay.answer(key)
         if held is UNSET:
-            return found
+            found = self.current_documents.inspector.peek(key)
+            if found is Verdict.MISSING:
+                self.volume.check_usable()  # after a close the descriptor may be another's
+            held = overlay.answer(key)  # once more: a commit may have begun before the file changed
+            if held is UNSET:
+                return found
         return None if isinstance(held, SelineError) else held or Verdict.MISSING
 
     def remembered_at(self, key: DocumentKey, content: Content) -> datetime | None:
-        return self.current_documents.inspector.remembered_at(key, content)
+        overlay = self.batches.committer.overlay
+        held = overlay.answer(key) is content
+        known = overlay.instant(key) if held else None
+        return known or self.current_documents.inspector.remembered_at(key, content)
 
     @while_open
     def look(self, key: DocumentKey) -> tuple[Judged, datetime | None]:
@@ -67,10 +73,12 @@ class VolumeStore:
         if isinstance(held, SelineError):
             raise held
         verdict = Verdict.MISSING if held is None else Verdict.SOUND
-        return Judged(verdict, held), inspection.updated_at or self.clock.now()
+        instant = self.batches.committer.overlay.instant(key)
+        return Judged(verdict, held), instant or inspection.updated_at or self.clock.now()
 
     @while_open
     def documents(self, space: str, *, deleted: bool = False) -> Sequence[DocumentInfo]:
+        self._settle()
         counts = self.current_documents.backup_index(space).counts()
         names = self.volume.document_names(space)
         if deleted:
@@ -80,10 +88,12 @@ class VolumeStore:
 
     @while_open
     def backups(self, key: DocumentKey) -> Sequence[Backup]:
+        self._settle()
         return self.current_documents.backup_index(key.space).of(key.name)
 
     @while_open
     def read_backup(self, key: DocumentKey, backup: str) -> Judged:
+        self._settle()
         parsed = parse_backup_name(backup)
         if parsed is None or parsed[0] != key.name:
             raise BackupNotFound(
@@ -125,6 +135,11 @@ class VolumeStore:
         self.volume.close()
 
     # parts
+
+    def _settle(self) -> None:
+        """Have the files written of what is in the journal, before they are listed or read."""
+        if self.batches.committer.overlay.keys:
+            self.writer.run_between(self.batches.settle)
 
     def _info(self, key: DocumentKey, backup_count: int) -> DocumentInfo | None:
         known = self.peek(key)
@@ -178,6 +193,7 @@ class VolumeStore:
         )
 
     def _take_snapshot(self, space: str) -> AbstractContextManager[Snapshot]:
+        self.batches.settle()
         held: dict[str, FileIdentity] = {}
         for name in self.volume.document_names(space):
             with raising(self.volume.named, f"Reading {name}"), suppress(FileNotFoundError):

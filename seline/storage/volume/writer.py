@@ -98,6 +98,13 @@ class Writer:
             self._wake.notify()
         return future
 
+    def run_between(self, work: Callable[[], Any]) -> None:
+        """Run work between two batches and wait for it; on the writer's thread, run it at once."""
+        if threading.current_thread() is self._thread:
+            work()
+        else:
+            self.between(work).result()
+
     def close(self) -> None:
         """Carry out what is queued, then end the thread. Idempotent; not for the thread itself."""
         with self._wake:

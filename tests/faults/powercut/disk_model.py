@@ -221,9 +221,10 @@ class Disk:
                 after.append(inode)
 
     def take(self, place: Place) -> None:
-        """Remove a name for good."""
+        """Remove a name for good; a file is gone once it has no other name."""
         inode = self.at(place)
-        if inode is not None:
+        others = (there[-1] for other, there in self.names.items() if other != place)
+        if inode is not None and inode not in others:
             self._taken.setdefault((place, inode), [])
 
     def alter(self, inode: Inode, version: Version) -> None:

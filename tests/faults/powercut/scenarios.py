@@ -37,6 +37,7 @@ from seline.storage.volume import files, lock
 from seline.storage.volume import open as opening
 from seline.storage.volume.commit import exchange_form, staging, sync
 from tests.copied import original
+from tests.faults.calls.builds import by_a_journal, by_a_journal_with_files_later
 from tests.faults.injection import store_of
 from tests.faults.powercut.disk_model import Tree
 from tests.faults.powercut.promises import (
@@ -337,7 +338,7 @@ def _link_refused(patch: pytest.MonkeyPatch) -> None:
 
 def _as_a_whole(patch: pytest.MonkeyPatch) -> None:
     def sync(self: exchange_form.ExchangeCommitter, staged: list[staging.Staged]) -> None:
-        self._staging.capabilities = replace(self._staging.capabilities, own_mount=True)
+        self.staging.capabilities = replace(self.staging.capabilities, own_mount=True)
         real(self, staged)
 
     real = exchange_form.ExchangeCommitter._sync
@@ -370,6 +371,8 @@ WAYS: Final = (
             "no exchange of names": _no_exchange,
             "neither links nor exchange": _neither,
             "synced as a whole": _as_a_whole,
+            "by a journal": by_a_journal,
+            "by a journal, files later": by_a_journal_with_files_later,
         }.items()
         for name in ("save", "delete", "transaction", "recovery")
     ),
@@ -767,7 +770,7 @@ def _saves(count: int) -> Callable[[Path], None]:
 
 def crash(volume: Path, change: Callable[[Seline, Path], None], *, exchanges: int = 0) -> None:
     """Leave the volume as a kill does after a transaction's commit point and some exchanges."""
-    with recording(volume) as made, opened(volume) as seline:
+    with recording(volume) as made, opened(volume, storage__journal_bytes=0) as seline:
         change(seline, volume)
     to_come = ["renameat .seline/journal", *(["renameat2"] * exchanges or ["fsync .seline"])]
     for after, there in made.disks():

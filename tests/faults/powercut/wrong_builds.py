@@ -192,7 +192,7 @@ def _needless(row: WrongBuild, why: str) -> WrongBuild:
 def _all_but(directory: str) -> str:
     """Return a sync of directories that skips this one."""
     return (
-        "(lambda directories, doing: self._syncer.sync_directories("
+        "(lambda directories, doing: self.syncer.sync_directories("
         f"[one for one in directories if one != {directory}], doing))"
     )
 
@@ -227,19 +227,19 @@ SYNCS: Final[Mapping[str, WrongBuild]] = {
     ),
     "backups/ is not synced after a link": _commit(
         "ExchangeCommitter._sync",
-        "self._syncer.sync_directories",
+        "self.syncer.sync_directories",
         _all_but("self._volume.backups('')"),
         "save",
     ),
     "backups/ is not synced after a copy": _commit(
         "ExchangeCommitter._sync",
-        "self._syncer.sync_directories",
+        "self.syncer.sync_directories",
         _all_but("self._volume.backups('')"),
         "save, links refused",
     ),
     "quarantine/ is not synced after a link": _commit(
         "ExchangeCommitter._sync",
-        "self._syncer.sync_directories",
+        "self.syncer.sync_directories",
         _all_but("self._volume.quarantine"),
         "recovery",
     ),
@@ -247,7 +247,7 @@ SYNCS: Final[Mapping[str, WrongBuild]] = {
         "preserve", "Preserver._set_aside_otherwise", "recovery, neither links nor exchange"
     ),
     "staging/ is not synced before the record": _commit(
-        "ExchangeCommitter._record", "self._syncer.sync_directories", NOTHING, "transaction"
+        "ExchangeCommitter._record", "self.syncer.sync_directories", NOTHING, "transaction"
     ),
     "the record is not synced": _unsynced(
         "exchange_form", "ExchangeCommitter._record", "transaction"
@@ -287,7 +287,7 @@ SYNCS: Final[Mapping[str, WrongBuild]] = {
     ),
     "a hand edit is preserved only after the sync that drops its name": _commit(
         "ExchangeCommitter._publish",
-        "self._preserver.keep_displaced",
+        "self.preserver.keep_displaced",
         "(lambda changes, now, atomic: changes)",
         BEFORE_EXCHANGE,
     ),
@@ -344,7 +344,7 @@ SYNCS: Final[Mapping[str, WrongBuild]] = {
         "batches", "Batches._run", "self.committer.make_durable", NOTHING, COPIED_IN
     ),
     "the commit makes nothing durable that was copied in": _commit(
-        "ExchangeCommitter.make_durable", "self._syncer.make_durable", NOTHING, COPIED_IN
+        "ExchangeCommitter.make_durable", "self.syncer.make_durable", NOTHING, COPIED_IN
     ),
     "only the name of what was copied in is made durable": _syncer(
         "Syncer.make_durable", "self.make_file_durable", NOTHING, COPIED_IN

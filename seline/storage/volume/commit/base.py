@@ -1,7 +1,7 @@
 """The interface of a commit form: make one batch of documents current, or change nothing.
 
-The writer's queue, the reopening, strict mode and the store know only this interface, so a second
-form can be added beside `exchange_form`. Only the writer's thread calls a committer.
+The writer's queue, the reopening, strict mode and the store know only this interface. Only the
+writer's thread calls a committer, except `overlay` and `form`.
 """
 
 from collections.abc import Sequence
@@ -13,6 +13,7 @@ import msgspec
 from seline.domain.backup import Backup
 from seline.domain.document import DocumentKey
 from seline.errors import StorageError
+from seline.ports.medium import Capability
 from seline.ports.store import AddedBackup
 from seline.storage.planner import Found, Plan
 from seline.storage.volume.commit.overlay import Overlay
@@ -37,7 +38,27 @@ class Committer(Protocol):
 
     @property
     def overlay(self) -> Overlay:
-        """What readers are answered while a commit runs."""
+        """What readers are answered while a document's file is not its current content."""
+        ...
+
+    @property
+    def form(self) -> Capability:
+        """The form that is used, as health reports it."""
+        ...
+
+    def found(self, key: DocumentKey) -> Found | None:
+        """Return a document whose file is not written yet as a change finds it, else None."""
+        ...
+
+    def settle(self, now: datetime) -> None:
+        """Write the files of all documents; one that cannot be written stays in the overlay."""
+        ...
+
+    def tend(self, now: datetime) -> float | None:
+        """Do what is due; return the seconds to the next call, None for none.
+
+        Raises StagingFailed, DirectoryFailed or InDoubt, as `commit` does.
+        """
         ...
 
     def commit(self, plan: Plan, *, now: datetime) -> Committed:

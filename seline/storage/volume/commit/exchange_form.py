@@ -41,11 +41,10 @@ from seline.storage.volume.commit.overlay import Overlay
 from seline.storage.volume.commit.preserve import Preserver
 from seline.storage.volume.commit.record import RECORD_NAME, RecordEntry, encode_record
 from seline.storage.volume.commit.replay import Replay
-from seline.storage.volume.commit.staging import Published, Refused, Staged, StagedFile, Staging
+from seline.storage.volume.commit.staging import Published, Refused, Staged, Staging, as_staged
 from seline.storage.volume.commit.sync import Syncer
 from seline.storage.volume.current import CurrentDocuments
 from seline.storage.volume.directory import VolumeDirectory
-from seline.storage.volume.files import FileIdentity
 from seline.storage.volume.mounts import mounts_inside
 from seline.storage.volume.os_errors import InDoubt, StagingFailed, is_of_one_file, raising
 
@@ -76,16 +75,16 @@ class ExchangeCommitter:
         self._current_documents = current_documents
         self._release_reserve = release_reserve
         self._before_replacing = before_replacing
-        self._staging = Staging(volume, capabilities)
-        self._syncer = Syncer(volume)
-        self._preserver = Preserver(volume, self._staging, self._syncer, current_documents, report)
+        self.staging = Staging(volume, capabilities)
+        self.syncer = Syncer(volume)
+        self.preserver = Preserver(volume, self.staging, self.syncer, current_documents, report)
         self._replay = Replay(volume, current_documents, report, capabilities)
 
     # the interface
 
     def commit(self, plan: Plan, *, now: datetime) -> Committed:
-        self._staging.retry_removals()
-        self._preserver.retry(now)
+        self.staging.retry_removals()
+        self.preserver.retry(now)
         staged: list[Staged] = []
         try:
             self._prepare(plan, staged, now)
@@ -97,14 +96,14 @@ class ExchangeCommitter:
         return self._finish(changes, now)
 
     def add_backups(self, added: Sequence[tuple[Backup, AddedBackup]]) -> None:
-        self._staging.retry_removals()
+        self.staging.retry_removals()
         staged: list[Staged] = []
         try:
             with raising(StagingFailed, "Writing backups"):
                 for backup, new in added:
                     self._volume.open_space(new.key.space)
                     kept = Staged(publish=_nothing_of(new.key))
-                    staged.append(self._staging.copy(kept, new.content, backup))
+                    staged.append(self.staging.copy(kept, new.content, backup))
             self._sync(staged)
         except BaseException:
             self._undo(staged)
@@ -114,7 +113,7 @@ class ExchangeCommitter:
                 _close(copy)
 
     def make_durable(self, found: Sequence[Found]) -> None:
-        self._syncer.make_durable(found)
+        self.syncer.make_durable(found)
 
     def recover(self, now: datetime, *, again: bool = False) -> frozenset[DocumentKey]:
         return self._replay.run(now, again=again)
@@ -140,7 +139,7 @@ class ExchangeCommitter:
         return [*files.names(self._volume.staging), *records]
 
     def close(self) -> None:
-        self._syncer.close()
+        self.syncer.close()
 
     # before anything is visible
 
@@ -169,9 +168,9 @@ class ExchangeCommitter:
                     raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
 
     def _stage(self, publish: Publish, staged: list[Staged], now: datetime) -> None:
-        preserver = self._preserver
+        preserver = self.preserver
         with raising(StagingFailed, f"Writing {publish.key.name}"):
-            staged.append(self._staging.stage(publish))
+            staged.append(self.staging.stage(publish))
             for content in publish.found.unsaved:
                 staged[-1] = preserver.keep_unsaved(staged[-1], content, now)
             for keep in (preserver.keep_broken, preserver.keep_content):
@@ -181,7 +180,7 @@ class ExchangeCommitter:
     def _sync(self, staged: list[Staged]) -> None:
         descriptors = [descriptor for change in staged for descriptor in change.descriptors]
         whole = (
-            self._staging.capabilities.own_mount
+            self.staging.capabilities.own_mount
             and len(descriptors) >= SYNCFS_FILES_MIN
             and files.syncs_filesystems()
         )
@@ -189,23 +188,23 @@ class ExchangeCommitter:
             if whole:
                 files.sync_filesystem(self._volume.top)
             else:
-                self._syncer.sync_files(descriptors)
+                self.syncer.sync_files(descriptors)
             shelved = self._shelve(staged)
         linked = {target for change in staged for target, _ in change.links}
-        self._syncer.sync_directories(shelved if whole else linked, "Syncing the backups")
+        self.syncer.sync_directories(shelved if whole else linked, "Syncing the backups")
 
     def _shelve(self, staged: list[Staged]) -> set[int]:
         """Move the copies, which are durable now, into backups/; return which directories."""
         shelved: set[int] = set()
         for index in range(len(staged)):
             while staged[index].copies:
-                staged[index] = self._staging.shelve(staged[index])
+                staged[index] = self.staging.shelve(staged[index])
                 shelved.add(self._volume.backups(staged[index].key.space))
         return shelved
 
     def _record(self, staged: Sequence[Staged]) -> None:
         """Write the record, the commit point of several documents."""
-        self._syncer.sync_directories([self._volume.staging], "Syncing what was staged")
+        self.syncer.sync_directories([self._volume.staging], "Syncing what was staged")
         seline, name = self._volume.seline, f"{RECORD_NAME}.new"
         with raising(StagingFailed, "Writing the journal"):
             files.unlink(seline, name, missing_ok=True)
@@ -219,8 +218,8 @@ class ExchangeCommitter:
 
     def _undo(self, staged: Sequence[Staged]) -> None:
         for change in staged:
-            self._staging.remove_names(change)
-        self._staging.remove(self._volume.seline, f"{RECORD_NAME}.new")
+            self.staging.remove_names(change)
+        self.staging.remove(self._volume.seline, f"{RECORD_NAME}.new")
 
     # publish
 
@@ -230,7 +229,7 @@ class ExchangeCommitter:
         for change in staged:
             self.overlay.hold(change.key, change.found.failure or change.found.content)
         changes = [self._publish_one(change, atomic=atomic) for change in staged]
-        changes = self._preserver.keep_displaced(changes, now, atomic=atomic)
+        changes = self.preserver.keep_displaced(changes, now, atomic=atomic)
         self._sync_documents(staged, committed=atomic)
         if atomic:
             self._forget_record()
@@ -241,14 +240,14 @@ class ExchangeCommitter:
 
     def _publish_one(self, staged: Staged, *, atomic: bool) -> Published | Refused:
         try:
-            return self._staging.publish(staged)
+            return self.staging.publish(staged)
         except OSError as error:
             if not atomic:
                 return Refused(staged=staged, error=error)
             with raising(partial(InDoubt, committed=True), f"Publishing {staged.key.name}"):
                 if not self._release_reserve():
                     raise
-                return self._staging.publish(staged)
+                return self.staging.publish(staged)
 
     def _sync_documents(self, staged: Sequence[Staged], *, committed: bool) -> None:
         with raising(partial(InDoubt, committed=committed), "Syncing the documents"):
@@ -269,10 +268,10 @@ class ExchangeCommitter:
             key, content = change.staged.key, change.staged.publish.content
             if content is None:
                 self._current_documents.inspector.removed(key)
-                self._syncer.forget(key)
+                self.syncer.forget(key)
             elif change.staged.file is not None:
-                identity = _as_staged(change.staged.file, content)
-                self._syncer.remember(key, identity)
+                identity = as_staged(change.staged.file, content)
+                self.syncer.remember(key, identity)
                 self._current_documents.inspector.written(key, identity, content)
 
     def _finish(self, changes: Sequence[Published | Refused], now: datetime) -> Committed:
@@ -280,13 +279,13 @@ class ExchangeCommitter:
         for change in changes:
             key = change.staged.key
             if isinstance(change, Refused):
-                self._staging.remove_names(change.staged)
+                self.staging.remove_names(change.staged)
                 self.overlay.release(key)
                 committed.refused[key] = change.error
                 continue
             for backup in change.backups:
                 self._current_documents.backup_index(key.space).added(backup)
-            done = self._preserver.dispose(change, now) if change.displaced else change
+            done = self.preserver.dispose(change, now) if change.displaced else change
             committed.made[key] = list(done.backups)
             if (undo := _undo_backup(done)) is not None:
                 committed.backups[key] = undo
@@ -323,12 +322,6 @@ def _entry(staged: Staged) -> RecordEntry:
 
 def _revision(content: Content | None) -> str | None:
     return None if content is None else content.revision
-
-
-def _as_staged(file: StagedFile, content: Content) -> FileIdentity:
-    """Return the identity of the file as it was written: an edit made since then differs."""
-    identity = FileIdentity.of(os.fstat(file.descriptor))
-    return identity._replace(mtime_ns=file.mtime_ns, size_bytes=content.size_bytes)
 
 
 def _close(staged: Staged) -> None:

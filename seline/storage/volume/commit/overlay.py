@@ -4,6 +4,7 @@ V3  Content that a power cut could take away is never served.
 """
 
 from collections.abc import Iterable
+from datetime import datetime
 from typing import TypeAlias
 
 from msgspec import UNSET, UnsetType
@@ -23,15 +24,23 @@ class Overlay:
 
     def __init__(self) -> None:
         self._held: dict[DocumentKey, Answer] = {}
+        self._instants: dict[DocumentKey, datetime] = {}
         self._in_doubt: frozenset[DocumentKey] = frozenset()
 
-    def hold(self, key: DocumentKey, answer: Answer) -> None:
-        """Answer readers of a document with `answer`, not with its file."""
+    def hold(self, key: DocumentKey, answer: Answer, at: datetime | None = None) -> None:
+        """Answer readers of a document with `answer`, not with its file; `at` is its instant."""
+        if at is not None:
+            self._instants[key] = at
         self._held[key] = answer
+
+    def instant(self, key: DocumentKey) -> datetime | None:
+        """Return the instant of the answer that is held, None if it is not known."""
+        return self._instants.get(key)
 
     def release(self, key: DocumentKey) -> None:
         """Let readers see a document's file again."""
         self._held.pop(key, None)
+        self._instants.pop(key, None)
 
     def doubt(self, keys: Iterable[DocumentKey]) -> None:
         """Refuse reads of documents whose outcome is unknown, until `clear`."""
@@ -41,6 +50,7 @@ class Overlay:
         """Let readers see every file again."""
         self._in_doubt = frozenset()
         self._held.clear()
+        self._instants.clear()
 
     def answer(self, key: DocumentKey) -> Answer | UnsetType:
         """Return what to answer a reader, UNSET if the file is to be read."""

@@ -85,6 +85,14 @@ class Preserver:
         linked = self._link(staged, self.volume.backups(staged.key.space), backup.name)
         return linked and replace(linked, backups=(*staged.backups, backup))
 
+    def link_as(self, staged: Staged, backup: Backup) -> Staged | None:
+        """Link the judged file into backups/; None if it is another one, or cannot be linked."""
+        try:
+            linked = self._link(staged, self.volume.backups(staged.key.space), backup.name)
+        except LookAgain:
+            return None
+        return linked and replace(linked, backups=(*staged.backups, backup))
+
     def _link(self, staged: Staged, target: int, name: str) -> Staged | None:
         """Link the document's file to a new name; None if the disk refuses. Raises LookAgain."""
         documents = self.volume.documents(staged.key.space)

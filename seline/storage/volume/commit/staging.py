@@ -106,6 +106,12 @@ def is_judged(found: Found, directory: int, name: str) -> bool:
     return isinstance(token, FileIdentity) and token.same_bytes(FileIdentity.of(status))
 
 
+def as_staged(file: StagedFile, content: Content) -> FileIdentity:
+    """Return the identity of the file as it was written: an edit made since then differs."""
+    identity = FileIdentity.of(os.fstat(file.descriptor))
+    return identity._replace(mtime_ns=file.mtime_ns, size_bytes=content.size_bytes)
+
+
 @dataclass(slots=True)
 class Staging:
     """Writes files into staging/, renames them to their places, and removes temporary names."""
@@ -115,19 +121,21 @@ class Staging:
     _sequence: int = 0
     _kept: list[Name] = field(default_factory=list[Name])
 
-    def stage(self, publish: Publish) -> Staged:
-        """Write a document's new content, not yet synced."""
+    def stage(self, publish: Publish, at_ns: int | None = None) -> Staged:
+        """Write a document's new content, not yet synced; its mtime is `at_ns`, or now."""
         self.volume.open_space(publish.key.space)
         if publish.content is None or publish.keeps_file:
             return Staged(publish=publish)
         name = self.free_name()
         with self.removed_on_error(self.volume.staging, name):
-            file = self.write(name, publish.key, publish.content)
+            file = self.write(name, publish.key, publish.content, at_ns)
         return Staged(publish=publish, file=file, descriptors=(file.descriptor,))
 
-    def write(self, name: str, key: DocumentKey, content: Content) -> StagedFile:
+    def write(
+        self, name: str, key: DocumentKey, content: Content, at_ns: int | None = None
+    ) -> StagedFile:
         """Write a content with its checksum to a name in staging/, not yet synced."""
-        attribute, mtime_ns = self.capabilities.mark(key, content)
+        attribute, mtime_ns = self.capabilities.mark(key, content, at_ns)
         descriptor = files.stage(self.volume.staging, name, content.data, attribute, mtime_ns)
         return StagedFile(name, descriptor, mtime_ns)
 

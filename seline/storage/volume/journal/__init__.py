@@ -1,0 +1,1 @@
+"""The second commit form: a batch is durable once it is in the journal; files follow."""

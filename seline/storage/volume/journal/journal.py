@@ -1,0 +1,173 @@
+"""The journal: two files of fixed size that take turns.
+
+V3  A batch is durable once `append` returns: one write and one sync of the file's data.
+V7  A batch whose write failed is overwritten, and was never acknowledged. After a failed sync its
+    outcome is unknown, until the files are read from the disk.
+
+A file is `clean` while everything in it is in the documents' files, durably. The first batch of a
+clean file is written with its header, in the same sync. Only the writer's thread appends;
+`mark_clean` may run on another thread, for the file that takes no batches.
+"""
+
+import contextlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from seline.storage.volume import files
+from seline.storage.volume.directory import VolumeDirectory
+from seline.storage.volume.journal.codec import (
+    BLOCK_BYTES,
+    FIRST_BATCH_AT,
+    SLOTS,
+    Batch,
+    Header,
+    ReadBatch,
+    batches,
+    decode_header,
+    encode_batch,
+    encode_header,
+    next_epoch,
+)
+from seline.storage.volume.os_errors import InDoubt, StagingFailed, raising
+
+JOURNAL_NAMES: Final = ("journal-a", "journal-b")
+_NEW: Final = Header(0, 0, is_clean=True)
+
+
+@dataclass(slots=True)
+class JournalFile:
+    """One open file of the journal, with its header and the end of its last batch."""
+
+    name: str
+    descriptor: int
+    size_bytes: int
+    header: Header = _NEW
+    tail: int = FIRST_BATCH_AT
+
+    def read(self) -> list[ReadBatch]:
+        """Read the header and the batches that are not in the documents' files yet, from the disk.
+
+        Raises OSError, and UnsupportedFormat for a journal of a newer Seline.
+        """
+        files.drop_pages(self.descriptor)
+        self.read_header()
+        epoch = self.header.epoch
+        found = list(
+            batches(self.bytes(), after_epoch=epoch if self.header.is_clean else epoch - 1)
+        )
+        if found:
+            self.header = Header(self.header.number, found[-1].epoch, is_clean=False)
+        self.tail = max((batch.end for batch in found), default=FIRST_BATCH_AT)
+        return found
+
+    def read_header(self) -> None:
+        """Read the header; a file without one is new. Raises OSError and UnsupportedFormat."""
+        data = os.pread(self.descriptor, FIRST_BATCH_AT, 0)
+        slots = (data[at : at + BLOCK_BYTES] for at in range(0, FIRST_BATCH_AT, BLOCK_BYTES))
+        headers = [header for slot in slots if (header := decode_header(slot)) is not None]
+        self.header = max(headers, default=_NEW)
+
+    def bytes(self) -> bytes:
+        """Return the whole file. Raises OSError."""
+        return os.pread(self.descriptor, self.size_bytes, 0)
+
+    def erase(self) -> None:
+        """Overwrite a clean file's batches by zeros, durably (for a purge). Raises OSError."""
+        files.overwrite(self.descriptor, bytes(self.size_bytes - FIRST_BATCH_AT), FIRST_BATCH_AT)
+        files.sync_data(self.descriptor)
+
+    def write_header(self, header: Header) -> None:
+        """Write a header to the slot of its number, without a sync. Raises OSError."""
+        slot = header.number % SLOTS
+        files.overwrite(self.descriptor, encode_header(header), slot * BLOCK_BYTES)
+
+    def mark_clean(self) -> None:
+        """Note, durably and in both slots, that everything is in the documents' files."""
+        for number in (self.header.number + 1, self.header.number + 2):
+            header = Header(number, self.header.epoch, is_clean=True)
+            self.write_header(header)
+            files.sync_data(self.descriptor)
+        self.tail = FIRST_BATCH_AT
+        self.header = header  # last: another thread waits for it
+
+
+class Journal:
+    """The two files; one is active, and takes the batches."""
+
+    def __init__(self, journal_files: Sequence[JournalFile]) -> None:
+        """Begin with files that were read and are clean."""
+        self.files = journal_files
+        self.active = journal_files[0]
+
+    @property
+    def other(self) -> JournalFile:
+        """The file that takes no batches now."""
+        return self.files[self.active is self.files[0]]
+
+    @property
+    def batch_bytes_max(self) -> int:
+        """The size of the largest batch."""
+        return (self.active.size_bytes - FIRST_BATCH_AT) // 4
+
+    def has_room_for(self, size_bytes: int) -> bool:
+        """Whether a batch fits into the active file."""
+        return self.active.tail + size_bytes <= self.active.size_bytes
+
+    def append(self, batch: Batch) -> None:
+        """Make a batch durable. Raises StagingFailed (it was not made) or InDoubt."""
+        file, header = self.active, self.active.header
+        if header.is_clean:
+            latest = max(file.header.epoch for file in self.files)
+            header = Header(header.number + 1, next_epoch(latest), is_clean=False)
+        data = encode_batch(batch, epoch=header.epoch)
+        try:
+            with raising(StagingFailed, "Writing the journal"):
+                if header is not file.header:
+                    file.write_header(header)
+                files.overwrite(file.descriptor, data, file.tail)
+        except StagingFailed:
+            self._take_back(file)
+            raise
+        with raising(InDoubt, "Syncing the journal"):
+            files.sync_data(file.descriptor)
+        file.header = header
+        file.tail += len(data)
+
+    def _take_back(self, file: JournalFile) -> None:
+        """Overwrite the beginning of a batch that failed: the kernel may have all of it."""
+        with contextlib.suppress(OSError):
+            files.overwrite(file.descriptor, bytes(BLOCK_BYTES), file.tail)
+
+    def switch(self) -> None:
+        """Let the other file, which is clean, take the batches from now on."""
+        self.active = self.other
+
+    def close(self) -> None:
+        """Close the files."""
+        for file in self.files:
+            files.close(file.descriptor)
+
+
+def open_journal_files(volume: VolumeDirectory) -> list[JournalFile]:
+    """Open the files that exist, for reading only if the volume is. Raises OSError."""
+    opened: list[JournalFile] = []
+    is_read_only = volume.read_only() is not None
+    for name in JOURNAL_NAMES:
+        with contextlib.suppress(FileNotFoundError):
+            how = files.open_to_read if is_read_only else files.open_to_overwrite
+            descriptor = how(volume.seline, name)
+            opened.append(JournalFile(name, descriptor, os.fstat(descriptor).st_size))
+    return opened
+
+
+def allocate_journal_files(volume: VolumeDirectory, size_bytes: int) -> list[JournalFile]:
+    """Make the files that are missing, and open both. Raises OSError."""
+    for name in JOURNAL_NAMES:
+        if not files.exists(volume.seline, name):
+            files.allocate(volume.seline, name, size_bytes)
+    opened = open_journal_files(volume)
+    for file in opened:
+        file.read_header()
+    return opened

@@ -1,0 +1,299 @@
+"""Replay the journal: bring the files to what was acknowledged. Repeating it changes nothing.
+
+V2  Every recorded backup exists, unless retention dropped it.
+V3  Everything is synced before the journal is marked clean.
+A document's file is compared with the versions in the journal by digest, never by time: a restored
+volume has no times that mean anything. A file that is none of them was written by a person while
+no Seline ran; it stays, and the last content of the journal becomes a backup.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import chain
+from typing import Final
+
+from seline.domain.backup import parse_backup_name
+from seline.domain.checksum import decode_checksum
+from seline.domain.document import SELINE, Content, DocumentKey, Revision
+from seline.domain.incident import Incident, IncidentKind
+from seline.domain.plural import shortened
+from seline.domain.verdict import Judged, Verdict
+from seline.errors import UnsupportedFormat
+from seline.storage.volume import files
+from seline.storage.volume.capabilities import Capabilities
+from seline.storage.volume.current import CurrentDocuments
+from seline.storage.volume.directory import VolumeDirectory
+from seline.storage.volume.journal.codec import JournalChange, ReadBatch, content_of, has_gap
+from seline.storage.volume.journal.journal import JournalFile
+from seline.storage.volume.os_errors import is_full, raising
+from seline.storage.volume.quarantine import free_aside_name, set_aside
+
+REPLAYED: Final = "replayed"
+"""The name in staging/ of a file that a replay writes."""
+_ANY_SIZE: Final = 1 << 40
+_BROKEN: Final = frozenset({Verdict.TORN, Verdict.ALTERED, Verdict.UNSETTLED})
+
+
+@dataclass(slots=True)
+class DocumentHistory:
+    """What the journal has of one document, oldest first.
+
+    `versions` are its contents by revision, `backups` the revisions of its backups by name.
+    `is_lost`: the last content cannot be made from what is there.
+    """
+
+    last: JournalChange
+    versions: dict[Revision, bytes] = field(default_factory=dict[Revision, bytes])
+    backups: dict[str, Revision] = field(default_factory=dict[str, Revision])
+    is_lost: bool = False
+
+    def add(self, change: JournalChange) -> None:
+        """Add the next change."""
+        self.last = change
+        if change.before is not None and change.image is not None:
+            self.versions[change.before] = change.image
+        if change.backup and change.before is not None:
+            self.backups[change.backup] = change.before
+        self.is_lost = False
+        if change.after is not None and change.after not in self.versions:
+            content = content_of(change, self.versions.get(change.before or "", b""))
+            self.is_lost = content is None
+            if content is not None:
+                self.versions[change.after] = content.data
+
+    def is_torn(self, data: bytes) -> bool:
+        """Whether the bytes are those of a version of which a part did not arrive."""
+        return any(
+            len(data) <= len(version)
+            and (version.startswith(data) or _differ_by_zeros(data, version))
+            for version in self.versions.values()
+        )
+
+
+def histories_of(found: Iterable[ReadBatch]) -> dict[DocumentKey, DocumentHistory]:
+    """Return what batches have of each document."""
+    histories: dict[DocumentKey, DocumentHistory] = {}
+    for read in found:
+        for dropped in read.batch.dropped:
+            parsed = parse_backup_name(dropped.name)
+            history = parsed and histories.get(DocumentKey(dropped.space, parsed[0]))
+            if history:
+                history.backups.pop(dropped.name, None)
+        for change in read.batch.changes:
+            histories.setdefault(change.key, DocumentHistory(change)).add(change)
+    return histories
+
+
+def read_in_order(journal_files: Sequence[JournalFile]) -> list[ReadBatch]:
+    """Return the batches of all files, oldest first. Raises OSError and UnsupportedFormat."""
+    return sorted(chain.from_iterable(file.read() for file in journal_files), key=_order)
+
+
+def _order(read: ReadBatch) -> tuple[int, int]:
+    return read.epoch, read.start
+
+
+@dataclass(slots=True)
+class JournalReplay:
+    """Brings the files of one volume to the state that its journal has."""
+
+    volume: VolumeDirectory
+    current_documents: CurrentDocuments
+    report: Callable[[Incident], None]
+    capabilities: Capabilities
+    release_reserve: Callable[[], bool]
+
+    def run(self, journal_files: Sequence[JournalFile], now: datetime) -> frozenset[DocumentKey]:
+        """Replay, sync, and remove the files; return the documents that the journal had.
+
+        What looks right is written once more: its sync may have failed, and another one would prove
+        nothing. For the same reason the files of the journal are made anew. Raises StorageError.
+        """
+        with raising(self.volume.named, "Replaying the journal"):
+            found = read_in_order(journal_files)
+            for file in journal_files:
+                if has_gap([read for read in found if read.epoch == file.header.epoch]):
+                    self._keep_damaged(file, now)
+            histories = histories_of(found)
+            self.current_documents.inspector.distrust(histories)
+            for key, history in histories.items():
+                self._bring(key, history, now)
+            if histories:
+                self._sync_names()
+            for file in journal_files:
+                if not file.header.is_clean:
+                    files.unlink(self.volume.seline, file.name)
+                    files.sync(self.volume.seline)
+        self._report_lost([key.name for key, history in histories.items() if history.is_lost], now)
+        return frozenset(histories)
+
+    def unfinished(self, journal_files: Sequence[JournalFile]) -> frozenset[DocumentKey]:
+        """Return the documents whose file is not what the journal has. Changes nothing."""
+        histories = histories_of(read_in_order(journal_files))
+        look = self.current_documents.inspector.look
+        return frozenset(
+            key
+            for key, history in histories.items()
+            if _revision(look(key).judged) != history.last.after
+        )
+
+    # one document
+
+    def _bring(self, key: DocumentKey, history: DocumentHistory, now: datetime) -> None:
+        self.volume.open_space(key.space)
+        for name, revision in history.backups.items():
+            if revision in history.versions:
+                content = Content.of(history.versions[revision])
+                self._bring_backup(key, name, content)
+        judged = self.current_documents.inspector.look(key).judged
+        wanted, live = history.last.after, _revision(judged)
+        if live == wanted and wanted is None:
+            return
+        if not self._may_replace(history, judged):
+            self._keep_other(key, history, now)
+        elif wanted is None:
+            files.unlink(self.volume.documents(key.space), key.name, missing_ok=True)
+            self.current_documents.inspector.removed(key)
+        elif wanted in history.versions:
+            self._set_broken_aside(key, history, judged, now)
+            content = Content.of(history.versions[wanted])
+            self._write(self.volume.documents(key.space), key.name, key, content, history.last)
+
+    def _may_replace(self, history: DocumentHistory, judged: Judged) -> bool:
+        """Whether the file is missing, broken or one of the versions: no person wrote it."""
+        if judged.verdict is Verdict.MISSING or judged.verdict in _BROKEN:
+            return True
+        content = judged.content
+        if judged.verdict is Verdict.UNREADABLE or content is None:
+            return False
+        is_torn = judged.verdict is not Verdict.SOUND and history.is_torn(content.data)
+        return is_torn or content.revision in history.versions
+
+    def _set_broken_aside(
+        self, key: DocumentKey, history: DocumentHistory, judged: Judged, now: datetime
+    ) -> None:
+        """Move a broken file to quarantine, unless it is a torn write of Seline's."""
+        if judged.verdict not in _BROKEN:
+            return
+        data = judged.content.data if judged.content else b""
+        if not history.is_torn(data):
+            set_aside(self.volume, self.volume.documents(key.space), key.name, key, now)
+
+    def _keep_other(self, key: DocumentKey, history: DocumentHistory, now: datetime) -> None:
+        """Keep a person's file, and what the journal has as a backup."""
+        wanted, kept = history.last.after, ""
+        if wanted is not None and wanted in history.versions:
+            content = Content.of(history.versions[wanted])
+            index = self.current_documents.backup_index(key.space)
+            newest = index.of(key.name)[:1]
+            if not any(backup.revision == wanted for backup in newest):
+                backup = index.next_backup(key.name, content, now)
+                self._write(self.volume.backups(key.space), backup.name, key, content, history.last)
+                index.added(backup)
+                kept = f" What it was before is kept as backup {backup.name}."
+        self.report(
+            Incident(
+                kind=IncidentKind.EDITED_MEANWHILE,
+                document=key.name,
+                at=now,
+                summary=f"{key.name} was written by another program while Seline did not run, and "
+                f"stays.{kept}",
+            )
+        )
+
+    def _bring_backup(self, key: DocumentKey, name: str, content: Content) -> None:
+        """Write a backup, unless another whole file has its name."""
+        directory = self.volume.backups(key.space)
+        try:
+            raw = files.read_whole(directory, name, size_max=_ANY_SIZE)
+        except FileNotFoundError:
+            pass
+        else:
+            if _is_whole(raw) and Content.of(raw.data).revision != content.revision:
+                return
+        self._write(directory, name, key, content, None)
+
+    def _sync_names(self) -> None:
+        """Make every name durable. A sync of a directory that failed proves nothing unchanged."""
+        for directory in self.volume.directories:
+            files.touch_and_sync(directory)
+
+    # writing
+
+    def _write(
+        self,
+        directory: int,
+        name: str,
+        key: DocumentKey,
+        content: Content,
+        change: JournalChange | None,
+    ) -> None:
+        """Write a file, synced, and rename it to its place; a full volume gives up its reserve."""
+        attribute, mtime_ns = self.capabilities.mark(key, content, change.at_ns if change else None)
+        staging = self.volume.staging
+        files.unlink(staging, REPLAYED, missing_ok=True)
+        try:
+            descriptor = files.stage(staging, REPLAYED, content.data, attribute, mtime_ns)
+        except OSError as error:
+            if not (is_full(error) and self.release_reserve()):
+                raise
+            descriptor = files.stage(staging, REPLAYED, content.data, attribute, mtime_ns)
+        with files.closing(descriptor):
+            files.sync(descriptor)
+        files.rename(staging, REPLAYED, directory, name)
+
+    # damage
+
+    def _keep_damaged(self, file: JournalFile, now: datetime) -> None:
+        """Copy a damaged journal file to quarantine, and report it."""
+        key = DocumentKey(SELINE, "journal.json")
+        name = free_aside_name(self.volume, key, now)
+        data = file.bytes()
+        descriptor = files.stage(self.volume.quarantine, name, data, None, time.time_ns())
+        with files.closing(descriptor):
+            files.sync(descriptor)
+        self.report(
+            Incident(
+                kind=IncidentKind.JOURNAL_BROKEN,
+                document="",
+                at=now,
+                summary="The journal was damaged on the disk; the changes in it that can be read "
+                "were made.",
+                lost="possibly some of the last changes before the stop",
+                details={"quarantined": name},
+            )
+        )
+
+    def _report_lost(self, names: Sequence[str], now: datetime) -> None:
+        if names:
+            self.report(
+                Incident(
+                    kind=IncidentKind.JOURNAL_BROKEN,
+                    document=names[0],
+                    at=now,
+                    summary="The journal was damaged on the disk; the last change of "
+                    f"{shortened(names)} cannot be read.",
+                    lost="the last change of these documents",
+                )
+            )
+
+
+def _revision(judged: Judged) -> Revision | None:
+    return None if judged.content is None else judged.content.revision
+
+
+def _differ_by_zeros(data: bytes, version: bytes) -> bool:
+    return b"\0" in data and all(
+        here in (0, there) for here, there in zip(data, version, strict=False)
+    )
+
+
+def _is_whole(raw: files.RawFile) -> bool:
+    """Whether a file has the bytes that its checksum records."""
+    try:
+        checksum = decode_checksum(raw.attribute)
+    except UnsupportedFormat:
+        return True
+    return checksum is not None and checksum.revision == Content.of(raw.data).revision

@@ -1,0 +1,273 @@
+"""The journal: one flush per save, a replay that loses nothing, and files that follow."""
+
+import os
+import random
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from seline.blocking import Seline, open_seline
+from seline.domain.json_codec import encode
+from seline.errors import UnsupportedFormat
+from seline.storage.volume import files
+from seline.storage.volume.journal.codec import (
+    BLOCK_BYTES,
+    FIRST_BATCH_AT,
+    Batch,
+    Header,
+    JournalChange,
+    batches,
+    decode_header,
+    delta,
+    encode_batch,
+    encode_header,
+    has_gap,
+)
+
+JOURNAL_BYTES = 256 << 10
+NAMES = ("journal-a", "journal-b")
+KILLED = """
+import os, sys
+from seline.blocking import open_seline
+seline = open_seline(
+    sys.argv[1], storage__journal_bytes=JOURNAL_BYTES, storage__publish_within_ms=int(sys.argv[2])
+)
+for number in range(40):
+    seline.data.save_json(f"{number % 4}.json", {"n": number, "filler": "x" * 5000})
+seline.data.save_json("secret.json", {"token": "hunter2" * 40})
+os.kill(os.getpid(), 9)
+""".replace("JOURNAL_BYTES", str(JOURNAL_BYTES))
+
+
+def opened(directory: Path, journal_bytes: int = JOURNAL_BYTES, within_ms: int = 50) -> Seline:
+    """Open a volume with a journal."""
+    return open_seline(
+        directory, lock_wait_s=0, storage__journal_bytes=journal_bytes,
+        storage__publish_within_ms=within_ms, storage__settle_s=0.01,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def killed(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    """Return a volume whose process was killed with changes in the journal."""
+    within_ms = getattr(request, "param", 10_000)
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, str(tmp_path / "killed"), str(within_ms)], check=False
+    )
+    assert done.returncode == -9
+    (tmp_path / "killed" / ".seline" / "control.sock").unlink(missing_ok=True)
+    return tmp_path / "killed"
+
+
+def values(seline: Seline) -> dict[str, object]:
+    """Return every document's value."""
+    return {info.name: seline.data.load_json(info.name) for info in seline.data.documents()}
+
+
+def bytes_of_journal(volume: Path) -> bytes:
+    """Return what both files hold."""
+    return b"".join((volume / ".seline" / name).read_bytes() for name in NAMES)
+
+
+# the format
+
+
+def test_a_batch_is_read_as_it_was_written_and_not_if_a_byte_of_it_changed() -> None:
+    change = JournalChange(
+        space="", name="a.json", at_ns=1, before=None, after="0" * 64, data=b"x" * 9000
+    )
+    written = encode_batch(Batch(changes=(change,)), epoch=7)
+    data = bytearray(bytes(FIRST_BATCH_AT) + written)
+
+    assert [read.batch.changes for read in batches(bytes(data), after_epoch=6)] == [(change,)]
+    assert list(batches(bytes(data), after_epoch=7)) == []
+    data[FIRST_BATCH_AT + 5000] ^= 1
+    assert list(batches(bytes(data), after_epoch=6)) == []
+
+
+def test_a_batch_that_was_damaged_before_a_whole_one_is_noticed() -> None:
+    change = JournalChange(space="", name="a.json", at_ns=1, before=None, after=None)
+    blocks = encode_batch(Batch(changes=(change,)), epoch=1)
+    whole = bytes(FIRST_BATCH_AT) + blocks * 3
+    second = FIRST_BATCH_AT + BLOCK_BYTES
+    damaged = whole[:second] + bytes(BLOCK_BYTES) + whole[second + BLOCK_BYTES :]
+
+    assert not has_gap(list(batches(whole, after_epoch=0)))
+    assert has_gap(list(batches(damaged, after_epoch=0)))
+
+
+def test_a_header_of_a_newer_format_is_refused() -> None:
+    block = encode_header(Header(1, 2, is_clean=True))
+
+    assert decode_header(block) == Header(1, 2, is_clean=True)
+    assert decode_header(bytes(BLOCK_BYTES)) is None
+    assert decode_header(block[:8] + b"\xff" + block[9:]) is None
+
+
+def test_the_difference_of_two_contents_gives_the_later_one_back() -> None:
+    chance = random.Random(1)
+    for _ in range(500):
+        before = chance.randbytes(chance.randint(0, 60))
+        cut, end = sorted((chance.randint(0, len(before)), chance.randint(0, len(before))))
+        after = before[:cut] + chance.randbytes(chance.randint(0, 9)) + before[end:]
+        prefix, suffix = delta(before, after)
+        middle = after[prefix : len(after) - suffix]
+
+        assert before[:prefix] + middle + before[len(before) - suffix :] == after
+
+
+# one flush, and the files
+
+
+def test_a_save_is_one_flush(tmp_path: Path) -> None:
+    with opened(tmp_path, within_ms=10_000) as seline:
+        seline.data.save_json("a.json", {"n": 0})
+        before = files.flushes()
+        for number in range(1, 11):
+            seline.data.save_json("a.json", {"n": number})
+
+        assert files.flushes() - before == 10
+
+
+def test_an_acknowledged_change_is_read_before_its_file_is_written(tmp_path: Path) -> None:
+    with opened(tmp_path, within_ms=10_000) as seline:
+        seline.data.save_json("a.json", {"n": 1})
+
+        assert not (tmp_path / "a.json").exists()
+        assert seline.data.load_json("a.json") == {"n": 1}
+        assert [info.name for info in seline.data.documents()] == ["a.json"]
+        assert (tmp_path / "a.json").read_bytes() == encode({"n": 1})
+
+
+def test_a_clean_stop_leaves_every_file_written_and_nothing_to_replay(tmp_path: Path) -> None:
+    with opened(tmp_path, within_ms=10_000) as seline:
+        for number in range(8):
+            seline.data.save_json("a.json", {"n": number})
+
+    found = bytes_of_journal(tmp_path)
+    headers = [decode_header(found[at : at + BLOCK_BYTES]) for at in (0, BLOCK_BYTES)]
+    assert (tmp_path / "a.json").read_bytes() == encode({"n": 7})
+    assert all(header is not None and header.is_clean for header in headers)
+    assert len(list((tmp_path / "backups").iterdir())) == 5
+
+
+def test_many_changes_fill_the_journal_and_are_all_there_after_a_kill(tmp_path: Path) -> None:
+    body = KILLED.replace("range(40)", "range(400)")
+    subprocess.run([sys.executable, "-c", body, str(tmp_path), "50"], check=False)
+
+    with opened(tmp_path) as seline:
+        assert [seline.data.load_json(f"{name}.json")["n"] for name in range(4)] == [
+            396, 397, 398, 399,
+        ]  # fmt: skip
+
+
+def test_a_hand_edit_in_the_window_is_kept_as_a_backup(tmp_path: Path) -> None:
+    with opened(tmp_path, within_ms=10_000) as seline:
+        seline.data.save_json("a.json", {"n": 1})
+        seline.data.documents()
+        seline.data.save_json("a.json", {"n": 2})
+        (tmp_path / "a.json").write_text('{"by": "hand"}')
+        seline.data.documents()
+
+        kept = [seline.data.read_backup("a.json", b.name) for b in seline.data.backups("a.json")]
+        assert seline.data.load_json("a.json") == {"n": 2}
+        assert {"by": "hand"} in kept
+        assert {"n": 1} in kept
+
+
+def test_a_purge_leaves_no_byte_in_the_journal(tmp_path: Path) -> None:
+    with opened(tmp_path) as seline:
+        seline.data.save_json("secret.json", {"token": "hunter2"})
+        seline.data.save_json("a.json", {"n": 1})
+        seline.data.delete("secret.json", purge=True)
+
+        assert b"hunter2" not in bytes_of_journal(tmp_path)
+        assert seline.data.load_json("a.json") == {"n": 1}
+
+
+# after a kill
+
+
+@pytest.mark.parametrize("killed", [0, 10_000], indirect=True)
+def test_a_replay_gives_the_same_each_time(killed: Path) -> None:
+    again = shutil.copytree(killed, killed.with_name("again"))
+    with opened(killed) as seline:
+        first = values(seline), {n: seline.data.backups(n) for n in ("0.json", "3.json")}
+    with opened(killed) as seline:
+        second = values(seline), {n: seline.data.backups(n) for n in ("0.json", "3.json")}
+    with opened(again, journal_bytes=0) as seline:
+        third = values(seline)
+
+    assert first == second
+    assert third == first[0]
+    assert first[0]["3.json"] == {"n": 39, "filler": "x" * 5000}
+    assert "secret.json" in first[0]
+    assert not (again / ".seline" / "journal-a").exists()
+
+
+def test_random_damage_of_the_journal_is_never_served(killed: Path, tmp_path: Path) -> None:
+    """Each document has one of the contents that were saved, or does not exist; nothing else."""
+    chance = random.Random(5)
+    saved = {f"{n % 4}.json": set[str]() for n in range(4)}
+    for number in range(40):
+        saved[f"{number % 4}.json"].add(str({"n": number, "filler": "x" * 5000}))
+    for round_ in range(12):
+        volume = shutil.copytree(killed, tmp_path / f"round-{round_}")
+        path = volume / ".seline" / "journal-a"
+        data = bytearray(path.read_bytes())
+        for _ in range(3):
+            data[chance.randrange(len(data) // 2)] ^= 1 << chance.randrange(8)
+        path.write_bytes(data)
+        with opened(volume) as seline:
+            found = values(seline)
+            for name, value in found.items():
+                assert name == "secret.json" or str(value) in saved[name]
+            seline.data.save_json("0.json", {"after": 1})
+
+
+def test_a_document_that_a_person_wrote_after_the_kill_stays(killed: Path) -> None:
+    (killed / "0.json").write_text('{"by": "hand"}')
+    with opened(killed) as seline:
+        assert seline.data.load_json("0.json") == {"by": "hand"}
+        kept = [seline.data.read_backup("0.json", b.name) for b in seline.data.backups("0.json")]
+        assert kept[0]["n"] == 36
+
+
+# with and without
+
+
+def test_an_older_seline_refuses_a_volume_with_a_journal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with opened(tmp_path):
+        pass
+    monkeypatch.setattr("seline.storage.volume.directory.VOLUME_FORMAT", 1)
+
+    with pytest.raises(UnsupportedFormat, match="has format 2"):
+        opened(tmp_path)
+
+
+def test_a_volume_goes_back_to_the_first_form(tmp_path: Path) -> None:
+    with opened(tmp_path) as seline:
+        seline.data.save_json("a.json", {"n": 1})
+    with opened(tmp_path, journal_bytes=0) as seline:
+        assert seline.data.load_json("a.json") == {"n": 1}
+
+    assert (tmp_path / ".seline" / "format").read_text() == "1\n"
+    assert not [name for name in NAMES if (tmp_path / ".seline" / name).exists()]
+
+
+def test_a_journal_that_cannot_be_made_is_reported_and_saves_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> None:
+        raise OSError(28, os.strerror(28))
+
+    monkeypatch.setattr("seline.storage.volume.files.allocate", refused)
+    with opened(tmp_path) as seline:
+        seline.data.save_json("a.json", {"n": 1})
+
+        assert (tmp_path / "a.json").read_bytes() == encode({"n": 1})
