@@ -54,6 +54,7 @@ async def test_a_claim_of_no_volume_is_damaged(bot: Bot, place: Path, volume: st
         await Copies(Folder("bucket", str(place)), UNSEALED).find()
 
 
+@pytest.mark.follows("operations/mirror_store:read_claim")
 async def test_a_login_page_instead_of_the_claim_is_named_and_the_next_step_works(
     bot: Bot, place: Path
 ) -> None:
