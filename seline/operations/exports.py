@@ -149,7 +149,7 @@ class Exporter:
         async with self._turns[destination.name], self.destinations.using(destination.name):
             try:
                 done = await self.export_to(target, accept=accept)
-            except BaseException as error:
+            except BaseException as error:  # a cancelled export failed, too
                 await self.destinations.failed(destination, error)
                 raise
             await self.destinations.succeeded(destination, done.lacking)

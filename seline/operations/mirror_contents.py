@@ -104,7 +104,7 @@ class Copying:
                         removed.append(read.name)
                     else:
                         documents.append(document)
-        except BaseExceptionGroup as group:
+        except BaseExceptionGroup as group:  # a defect or an interrupt, too
             raise error_of(group) from group
         return documents, removed
 

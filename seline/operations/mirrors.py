@@ -260,7 +260,7 @@ class _Lane:
             mirrored_at = await self._destinations.mirror_began(destination)
             await self.mirror.watch(mirrored_at)
             line = await self._copied(accept=accept)
-        except BaseException as error:
+        except BaseException as error:  # a cancelled run failed, too
             self._is_known = False
             self._failed = True
             await self._destinations.mirror_failed(destination, error)

@@ -376,7 +376,7 @@ async def _fetch(copy: Copy, files: Sequence[T]) -> list[tuple[T, Content]]:
         async with asyncio.TaskGroup() as fetching:
             for digest in digests:
                 fetching.create_task(fetch(digest))
-    except BaseExceptionGroup as group:
+    except BaseExceptionGroup as group:  # a defect or an interrupt, too
         raise error_of(group) from group
     data = [found[file.sha256] for file in files]
     return [

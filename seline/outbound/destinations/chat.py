@@ -221,7 +221,7 @@ class ChatStore:
             message = await self._chat.send(INDEX_NAME, data, INDEX_CAPTION)
             try:
                 await self._chat.pin(message)
-            except BaseException:
+            except BaseException:  # a cancelled call leaves no message either
                 await self._delete([message])
                 raise
         self._index, self._message, self._is_pinned = index, message, True
@@ -256,7 +256,7 @@ class ChatStore:
                 part = f".part{number}of{len(pieces)}" if len(pieces) > 1 else ""
                 caption = _caption(key, number, len(pieces), len(data))
                 files.append(await self._chat.send(key.replace("/", "_") + part, piece, caption))
-        except BaseException:
+        except BaseException:  # a cancelled call leaves no message either
             await self._delete(files)
             raise
         digest = hashlib.sha256(data).hexdigest()

@@ -133,7 +133,7 @@ class Sftp:
         try:
             await self._upload(client, part, data)
             await self._rename(client, part, key, replace=replace)
-        except BaseException as error:
+        except BaseException as error:  # a cancelled upload leaves no part either
             failed = isinstance(error, asyncssh.SFTPFailure)
             is_full = failed and await self._is_full(client, len(data))
             await _quietly(client.remove(self._path(part)))
@@ -373,7 +373,7 @@ async def _closing(file: "asyncssh.SFTPClientFile") -> AsyncGenerator[None]:
     """Close a file at the end; after an error only if the server answers soon."""
     try:
         yield
-    except BaseException:
+    except BaseException:  # a cancelled call leaves no file open either
         await _quietly(file.close())
         raise
     await file.close()

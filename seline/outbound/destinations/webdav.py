@@ -99,7 +99,7 @@ class WebDav:
                 if stored != len(data):
                     raise failures.too_short(self, key, stored, len(data))
                 await self._rename(doing, part, key, replace=replace)
-            except BaseException:
+            except BaseException:  # a cancelled upload leaves no part either
                 await self._discard(part)
                 raise
 
