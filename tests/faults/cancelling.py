@@ -176,8 +176,10 @@ def _tasks() -> Iterator[str]:
 
 
 def _threads() -> Iterator[str]:
+    """Yield the threads, without those of the process's one pool for sealing."""
     for thread in threading.enumerate():
-        yield f"thread {thread.name}"
+        if not thread.name.startswith("seline-sealing"):
+            yield f"thread {thread.name}"
 
 
 def _descriptors() -> Iterator[str]:

@@ -9,6 +9,7 @@ import pytest
 from seline import errors
 from seline.blocking import open_seline
 from seline.storage.volume import capabilities
+from seline.storage.volume.directory import VOLUME_FORMAT
 from tests.faults.injection import backup_values, incident_kinds, store_of
 from tests.faults.powercut.trying import fast_place
 
@@ -284,7 +285,7 @@ def test_a_broken_journal_shows_in_health_and_is_removed(directory: Path) -> Non
 
 def test_a_newer_format_is_refused_and_no_file_changes(directory: Path) -> None:
     fill(directory)
-    (directory / ".seline" / "format").write_text("2\n")
+    (directory / ".seline" / "format").write_text(f"{VOLUME_FORMAT + 1}\n")
     before = sorted(path.name for path in directory.rglob("*"))
     with pytest.raises(errors.UnsupportedFormat):
         open_seline(directory)

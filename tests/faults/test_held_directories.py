@@ -17,7 +17,7 @@ import pytest
 from seline.blocking import Seline, open_seline
 from seline.errors import StoreClosed, UnsupportedFormat, VolumeFull
 from seline.storage.volume import files
-from seline.storage.volume.directory import VolumeDirectory
+from seline.storage.volume.directory import VOLUME_FORMAT, VolumeDirectory
 
 NAME = "user_profile.json"
 
@@ -120,7 +120,7 @@ def load_or_store_closed(load: Callable[[str], object]) -> object:
 def test_an_unsupported_volume_leaves_no_descriptor_open(tmp_path: Path) -> None:
     with open_seline(tmp_path):
         pass
-    (tmp_path / ".seline" / "format").write_text("2\n")
+    (tmp_path / ".seline" / "format").write_text(f"{VOLUME_FORMAT + 1}\n")
     before = descriptors()
 
     for _ in range(10):

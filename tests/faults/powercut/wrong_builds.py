@@ -819,4 +819,29 @@ CHECKS: Final[Mapping[str, WrongBuild]] = {
     ),
 }
 
-WRONG_BUILDS: Final[Mapping[str, WrongBuild]] = {**SYNCS, **LINKS, **CHECKS}
+JOURNAL: Final = {
+    "the zeros of a journal file are not synced": _needless(
+        _row("files", "allocate", "sync", NOTHING, "save, by a journal"),
+        "the first batch syncs the whole file",
+    ),
+    "the name of a journal file is not synced": _needless(
+        _row("files", "allocate", "sync", NOTHING, "save, by a journal", 2),
+        "the format, which is written next, syncs the directory",
+    ),
+    "the format is written at each start": _needless(
+        _row(
+            "directory",
+            "VolumeDirectory.note_journal",
+            "files.read_whole(self.seline, 'format', size_max=64).data == f'{wanted}\\n'.encode()",
+            NEVER,
+            "save, by a journal",
+        ),
+        "it has the same content",
+    ),
+    "what an export held of a purged document is not synced": _needless(
+        _unsynced("snapshots", "Snapshots.forget", "purge"), "the next start removes it"
+    ),
+}
+"""What a journal, or an export, needs outside its own modules."""
+
+WRONG_BUILDS: Final[Mapping[str, WrongBuild]] = {**SYNCS, **LINKS, **CHECKS, **JOURNAL}

@@ -16,8 +16,8 @@ Plain changes of small documents go through the journal. Every other change (a r
 edit, a purge, a large document) is committed by the first form, after the journal has given up the
 documents concerned: at each moment one of the two is responsible for a document.
 
-`journal` has the two files, `codec` their format, `publishing` writes the documents, and `replay`
-follows a crash. Only the writer's thread comes here.
+`journal` has the two files, `codec` their format, `publishing` writes the documents, and
+`replaying` follows a crash. Only the writer's thread comes here.
 """
 
 import logging
@@ -58,7 +58,7 @@ from seline.storage.volume.journal.journal import (
     open_journal_files,
 )
 from seline.storage.volume.journal.publishing import Earlier, Publisher, Unpublished
-from seline.storage.volume.journal.replay import JournalReplay
+from seline.storage.volume.journal.replaying import JournalReplay
 from seline.storage.volume.os_errors import (
     CommitFailed,
     DirectoryFailed,
