@@ -21,6 +21,7 @@ from seline.manager.awaited_store import READER_THREADS
 from seline.ports.futures import run_without_loop
 from seline.server import Serving, serving
 from seline.storage.volume import files, writer
+from seline.storage.volume.commit import exchange_form
 from seline.storage.volume.directory import VolumeDirectory
 from tests.http_client import ADMIN, Client, settings_for
 
@@ -93,6 +94,28 @@ async def server(tmp_path: Path, gate: SyncGate) -> AsyncIterator[Serving]:
 
 async def wait_until_blocked(gate: SyncGate) -> None:
     await asyncio.to_thread(gate.blocked.wait, 10)
+
+
+async def test_documents_are_listed_while_the_sync_of_their_names_hangs(
+    server: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then the overlay answers readers, and the writer can do nothing else."""
+    hanging, ended = threading.Event(), threading.Event()
+
+    def sync(*_args: object, **_kwargs: object) -> None:
+        hanging.set()
+        ended.wait(10)
+
+    monkeypatch.setattr(exchange_form.ExchangeCommitter, "_sync_documents", sync)
+    saving = asyncio.ensure_future(server.data.save_json(NAME, {"n": 1}))
+    try:
+        await asyncio.to_thread(hanging.wait, 10)
+        async with asyncio.timeout(5):
+            listed = await server.data.documents()
+            assert [info.name for info in listed] == [NAME]
+    finally:
+        ended.set()
+        await saving
 
 
 async def test_probes_reads_and_health_answer_while_a_sync_hangs(

@@ -138,7 +138,7 @@ class VolumeStore:
 
     def _settle(self) -> None:
         """Have the files written of what is in the journal, before they are listed or read."""
-        if self.batches.committer.overlay.keys:
+        if self.batches.committer.is_behind:
             self.writer.run_between(self.batches.settle)
 
     def _info(self, key: DocumentKey, backup_count: int) -> DocumentInfo | None:

@@ -1,7 +1,7 @@
 """The interface of a commit form: make one batch of documents current, or change nothing.
 
 The writer's queue, the reopening, strict mode and the store know only this interface. Only the
-writer's thread calls a committer, except `overlay` and `form`.
+writer's thread calls a committer, except for the properties.
 """
 
 from collections.abc import Sequence
@@ -44,6 +44,11 @@ class Committer(Protocol):
     @property
     def form(self) -> Capability:
         """The form that is used, as health reports it."""
+        ...
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether a durable change is not in its document's file yet. Any thread may ask."""
         ...
 
     def found(self, key: DocumentKey) -> Found | None:

@@ -154,6 +154,10 @@ class JournalCommitter:
         detail = f"{counted(len(failing), 'file')} could not be written" if failing else "a journal"
         return Capability(name="commit", present=not failing, detail=detail)
 
+    @property
+    def is_behind(self) -> bool:
+        return bool(self._unpublished)
+
     def found(self, key: DocumentKey) -> Found | None:
         unpublished = self._unpublished.get(key)
         return None if unpublished is None else unpublished.as_found()
