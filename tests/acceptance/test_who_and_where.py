@@ -68,6 +68,7 @@ exports restore nas --yes        ..D       RRD        ..D   HHD      ..D     ..D
 drill nas                        ..D       ..D        ..D   HHH      ..D     ..D
 key new                          ...       ...        ...   ...      ...     ...
 demo                             ...       ...        ...   ...      ...     ...
+bench --seconds 1                ..D       RRD        666   ..D      ..D     ..D
 """
 
 

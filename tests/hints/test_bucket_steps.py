@@ -108,7 +108,9 @@ async def test_the_region_is_set_to_that_of_the_bucket(server: S3Server, follow:
     "outbound/destinations/s3:#5",
     "outbound/destinations/bucket:_by_words",
 )
-async def test_the_endpoint_is_set_to_the_service(server: S3Server, follow: Follow) -> None:
+async def test_the_endpoint_is_set_to_the_service(
+    server: S3Server, unused_tcp_port: int, follow: Follow
+) -> None:
     async def welcome(_: web.Request) -> web.Response:
         return web.Response(text="<html>welcome</html>", content_type="text/html")
 
@@ -116,7 +118,8 @@ async def test_the_endpoint_is_set_to_the_service(server: S3Server, follow: Foll
         site.fault = welcome
         wrong = store_of(**options(site))
         follow(await failing(wrong)).asks("Set `endpoint`, or the variable ENDPOINT", "S3 API")
-    follow(await failing(wrong)).asks("Check the network and the `endpoint`")
+    closed = store_of(**options(server, endpoint=f"http://127.0.0.1:{unused_tcp_port}"))
+    follow(await failing(closed)).asks("Check the network and the `endpoint`")
 
     async def break_off(request: web.Request) -> None:
         if request.host.startswith(BUCKET):
