@@ -227,7 +227,8 @@ class Exporter:
         sizes: tuple[DaySize, ...] = ()
         if not accept:
             sizes = self.destinations.record(name).export_sizes or await own.sizes(there)
-        written = await self._write(own.folders, sizes)
+        after = there[0].sequence if there else 0  # it is higher than the volume's after a rollback
+        written = await self._write(own.folders, sizes, after)
         await self.destinations.enter(destination, job="export")  # it is still the same one
         await self._note_written(destination, written, sizes)
         await self._remove_older(own, listing, written, target.keep)
@@ -272,14 +273,16 @@ class Exporter:
         self,
         sealer: Sealer = UNSEALED,
         *,
+        after: int = 0,
         made: Callable[[Manifest], object] = lambda _manifest: None,
     ) -> AsyncGenerator[tuple[str, str, Spool]]:
         """Yield (export, file, bytes) as an export is made, the manifest last.
 
-        `sealer` encrypts the files. `made` is called with the manifest that names the documents.
+        `sealer` encrypts the files. Its number is higher than `after`. `made` is called with the
+        manifest that names the documents.
         """
         new_id = self._store.new_id
-        at_least = self.destinations.sequence
+        at_least = max(self.destinations.sequence, after)
         number = partial(VolumeFile.numbered, new_id=new_id, at_least=at_least)
         volume: VolumeFile = await keep(self._volume, number)
         async with snapshot_of(self._store) as snapshot:
@@ -292,12 +295,15 @@ class Exporter:
         for file, data in await making.last_files(manifest):
             yield export, file, data
 
-    async def _write(self, target: ExportFolders, sizes: Sequence[DaySize]) -> _Written:
-        """Write an export and read it back; `sizes` is what it is compared with."""
+    async def _write(self, target: ExportFolders, sizes: Sequence[DaySize], after: int) -> _Written:
+        """Write an export with a number higher than `after`, and read it back.
+
+        `sizes` is what it is compared with.
+        """
         size_bytes, export, there = 0, "", await target.complete()
         made: list[Manifest] = []
         summary = ExportSummary()
-        async with aclosing(self.files(self.sealer, made=made.append)) as files:
+        async with aclosing(self.files(self.sealer, after=after, made=made.append)) as files:
             async for export, file, spool in files:
                 if export in there:
                     raise ExportFailed(f"{target.name} holds {export} already.")

@@ -1,12 +1,15 @@
 """Test how long an export stays whose manifest cannot be read."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 
 from seline.domain.manifest import MANIFEST_NAME
 from seline.errors import ExportFailed
-from tests.integration.test_export_doubt import KEEP, export, exporting
+from seline.operations.copies import Copies
+from seline.ports.sealing import UNSEALED
+from tests.integration.test_export_doubt import DAY_S, KEEP, export, exporting
 from tests.integration.test_exports import entries
 
 
@@ -62,3 +65,27 @@ async def test_an_export_of_a_newer_seline_is_never_removed(tmp_path: Path, nas:
     assert newer in entries(nas)
     assert len(entries(nas)) == KEEP + 1
     await bot.store.close()
+
+
+async def test_the_exports_of_a_volume_that_was_rolled_back_are_the_last_ones(
+    tmp_path: Path, nas: Path
+) -> None:
+    bot = exporting(tmp_path)
+    await export(bot, a=1)
+    await bot.store.close()
+    shutil.copytree(tmp_path / "bot", tmp_path / "older")
+    bot = exporting(tmp_path)
+    bot.clock.advance(DAY_S)
+    for number in range(KEEP + 1):
+        await export(bot, a=10 + number)
+    await bot.store.close()
+
+    older = exporting(tmp_path, "older")
+    older.clock.advance(10 * DAY_S)
+    for number in range(KEEP):
+        await export(older, a=100 + number)
+
+    exports = sorted(entries(nas))
+    assert (await Copies(older.bucket, UNSEALED).find()).name == exports[-1]
+    assert len(exports) == KEEP
+    await older.store.close()
