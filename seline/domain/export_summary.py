@@ -18,7 +18,7 @@ from seline.errors import ExportDamaged, UnsupportedFormat
 
 SUMMARY_NAME: Final = "summary.json"
 FORMAT: Final = 1
-_UNREADABLE: Final = f"its {SUMMARY_NAME} cannot be read"
+UNREADABLE: Final = f"its {SUMMARY_NAME} cannot be read"
 
 
 class ExportSummary(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,7 +65,7 @@ def decode_summary(data: bytes, manifest: Manifest) -> ExportSummary:
     try:
         return decode_as(ExportSummary, data, SUMMARY_NAME)
     except (ExportDamaged, UnsupportedFormat):
-        return summary_of(manifest, _UNREADABLE)
+        return summary_of(manifest, UNREADABLE)
 
 
 def _counts(manifest: Manifest) -> tuple[int, int]:

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 from seline.clock import parse_instant
 from seline.domain.doubt import DaySize
-from seline.domain.export_summary import ExportSummary, summary_of, with_summary
+from seline.domain.export_summary import UNREADABLE, ExportSummary, summary_of, with_summary
 from seline.domain.manifest import LIST_NAME, Manifest, parse_export_name, volume_of_export
 from seline.errors import ExportDamaged, SelineError
 from seline.manager.managed_store import ManagedStore
@@ -147,12 +147,17 @@ def dropped(exports: Sequence[OwnExport], keep: int) -> list[OwnExport]:
     """Return the exports, given newest first, that are more than `keep`.
 
     One in doubt displaces none that is not: while the newest is in doubt, those in doubt are
-    counted alone, and afterwards they are dropped.
+    counted alone, and afterwards they are dropped. One whose summary cannot be read may be sound,
+    so it is dropped only once it is older than `keep` sound ones.
     """
-    in_doubt = [export for export in exports if export.doubt]
-    if in_doubt and in_doubt[0] is exports[0]:
-        return in_doubt[max(keep, 1) :]
-    return [export for export in exports if not export.doubt][max(keep, 1) :] + in_doubt
+    keep = max(keep, 1)
+    lost = [export for export in exports if export.doubt not in ("", UNREADABLE)]
+    if exports and exports[0].doubt:
+        return lost[keep:]
+    sound = [export for export in exports if not export.doubt]
+    oldest = sound[keep - 1].sequence if len(sound) >= keep else 0
+    unread = [export for export in exports if export.doubt == UNREADABLE]
+    return sound[keep:] + lost + [export for export in unread if export.sequence < oldest]
 
 
 def replaced(damaged: Sequence[str], exports: Sequence[OwnExport], keep: int) -> list[str]:

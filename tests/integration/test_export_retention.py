@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from seline.domain.export_summary import SUMMARY_NAME
 from seline.domain.manifest import MANIFEST_NAME
 from seline.errors import ExportFailed
 from seline.operations.copies import Copies
@@ -89,3 +90,23 @@ async def test_the_exports_of_a_volume_that_was_rolled_back_are_the_last_ones(
     assert (await Copies(older.bucket, UNSEALED).find()).name == exports[-1]
     assert len(exports) == KEEP
     await older.store.close()
+
+
+async def test_exports_whose_summary_cannot_be_read_stay_until_enough_newer_ones_are_sound(
+    tmp_path: Path, nas: Path
+) -> None:
+    """They may be sound: a newer Seline may have written the summary, or a server answered it."""
+    bot = exporting(tmp_path)
+    for number in range(KEEP):
+        await export(bot, a=number)
+    unread = entries(nas)
+    for name in unread:
+        (nas / name / SUMMARY_NAME).write_text("<html>")
+
+    for number in range(KEEP):
+        assert set(unread) <= set(entries(nas))
+        await export(bot, a=10 + number)
+
+    assert len(entries(nas)) == KEEP
+    assert not set(unread) & set(entries(nas))
+    await bot.store.close()
