@@ -75,6 +75,8 @@ class Copies:
         self._exports = ExportFolders(destination)
         self.doubted_since: dict[str, datetime] = {}
         """By volume, since when its mirror is in doubt; with `listed`."""
+        self.volume = ""
+        """Whose copies are here, as far as `usable` knows: also if none of them may be taken."""
         self._damaged: list[DamagedCopy] = []
         """What `listed` left out."""
 
@@ -90,7 +92,7 @@ class Copies:
             replace(info, doubt=info.doubt or _IN_DOUBT)
             if is_as_doubtful(info, self.doubted_since)
             else info
-            for info in await self._whole_exports()
+            for info in await self._whole_exports(volume)
         ]
         return sorted([*heads, *exports], key=age_order, reverse=True)
 
@@ -128,6 +130,7 @@ class Copies:
         """
         claim = None if volume else await read_claim(self.destination)
         volume = volume or (claim.volume if claim else await self._only_volume())
+        self.volume = volume
         listed = [info for info in await self.listed(volume) if info.volume == volume]
         usable = [info for info in listed if (info.taken_at <= at if at else not info.doubt)]
         self._damaged = [copy for copy in self._damaged if copy.volume == volume]
@@ -222,9 +225,11 @@ class Copies:
 
     # exports
 
-    async def _whole_exports(self) -> list[CopyInfo]:
+    async def _whole_exports(self, volume: str) -> list[CopyInfo]:
         found: list[CopyInfo] = []
         for name in await self._exports.complete():
+            if volume and volume_of_export(name) != volume:
+                continue
             taken_at = parse_export_name(name)
             try:
                 manifest = await self._exports.manifest(name)
@@ -232,8 +237,8 @@ class Copies:
                 continue  # it was removed since it was listed
             except ExportDamaged as error:
                 if taken_at is not None:
-                    volume = volume_of_export(name)
-                    self._damaged.append(DamagedCopy(name, EXPORT, volume, taken_at, error))
+                    of_volume = volume_of_export(name)
+                    self._damaged.append(DamagedCopy(name, EXPORT, of_volume, taken_at, error))
                 continue
             summary = await self._exports.summary(manifest)
             proof = await self._export_proof(name)

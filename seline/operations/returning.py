@@ -161,10 +161,8 @@ class _Search:
         volume = ""
         found: list[list[_Candidate]] = []
         for copies in self._destinations:
-            there = await self._candidates_at(copies, volume)
-            if there:
-                volume = there[0].info.volume
-                found.append(there)
+            found.append(await self._candidates_at(copies, volume))
+            volume = volume or copies.volume
         for candidate in merge(*found, key=lambda other: other.age_order, reverse=True):
             if self._may_be_taken(candidate):
                 yield candidate

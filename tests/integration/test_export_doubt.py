@@ -230,3 +230,35 @@ async def test_a_volume_does_not_begin_empty_where_every_copy_is_in_doubt(
         await come_back_to(tmp_path / "new", nas)
     with pytest.raises(CopyNotFound, match="--at 2025-01-"):
         await Copies(bot.bucket, UNSEALED).find()
+
+
+async def test_a_start_takes_no_copy_of_another_volume_because_the_first_destination_has_none(
+    bot: Bot, nas: Path, tmp_path: Path
+) -> None:
+    """The volume is that of the first destination, also if every copy there is in doubt."""
+    await emptied(bot)
+    for name in entries(nas)[:KEEP]:
+        (nas / name / MANIFEST_NAME).unlink()
+    there = Folder("there", str(tmp_path / "there"))
+    target = Target(there, KEEP, same_disk=True)
+    other = Bot(tmp_path / "other", there, target=target)
+    await export(other, x=1)
+    await other.store.close()
+    empty = managed(open_store(tmp_path / "new"), storage__data_dir=str(tmp_path / "new"))
+    targets = [Target(Folder(n, str(tmp_path / n)), KEEP) for n in ("nas", "there")]
+
+    with pytest.raises(ExportFailed, match="nas cannot be taken"):
+        await come_back(empty, targets, UNSEALED, restore_from="auto", damaged={})
+    await empty.close()
+
+
+async def test_an_export_of_another_volume_by_a_newer_seline_stops_no_restore(
+    bot: Bot, nas: Path
+) -> None:
+    await emptied(bot)
+    [volume] = {info.volume for info in await Copies(bot.bucket, UNSEALED).listed()}
+    newer = nas / entries(nas)[-1].replace(volume, "ffffffff")
+    newer.mkdir()
+    (newer / MANIFEST_NAME).write_text('{"format": 99}')
+
+    assert len((await Copies(bot.bucket, UNSEALED).find(volume=volume)).documents) == 4
