@@ -151,6 +151,7 @@ def kept_heads(
     """Return the names of the heads that stay, those in `proven` too, with those they change.
 
     The numbers are their order, under any clock; an instant gives a head its hour and day only.
+    Once the last head is not in doubt, those in doubt stay only if they are proven.
     """
     ordered = newest_first(heads)
     if is_in_doubt(heads):
@@ -161,9 +162,10 @@ def kept_heads(
     having = (sound_heads(heads, having=name) for name in lacking)
     for group in (ordered, sound_heads(heads), *having):
         always |= set(islice(group, 1))
-    candidates = _candidates(heads, always | set(ordered[: policy.keep_newest]))
+    sound = {name: heads[name] for name in sound_heads(heads)}
+    candidates = _candidates(sound, always | set(islice(sound, policy.keep_newest)))
     plan = plan_ordered([_as_backup(heads[name], name in always) for name in candidates], policy)
-    return _with_chains(heads, [backup.name for backup in plan.keep])
+    return _with_chains(heads, [*always, *(backup.name for backup in plan.keep)])
 
 
 def is_replaced(

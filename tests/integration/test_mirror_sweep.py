@@ -1,11 +1,12 @@
 """Test what a sweep of the mirror costs, keeps, and does about a head that cannot be read."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from seline.clock import instant_text
 from seline.domain import mirror
@@ -221,9 +222,12 @@ def base(sequence: int, taken_at: datetime) -> Head:
     )
 
 
-def kept_numbers(instants: Sequence[datetime]) -> list[int]:
+def kept_numbers(instants: Sequence[datetime], doubted: Collection[int] = ()) -> list[int]:
     """Return the numbers of the kept ones of so many heads, made in this order."""
-    made = [base(number, at) for number, at in enumerate(instants, start=1)]
+    made = [
+        replace(base(number, at), doubt="it lost most" if number in doubted else "")
+        for number, at in enumerate(instants, start=1)
+    ]
     kept = kept_heads({head.name: head for head in made}, (), EVERY_RULE)
     return [head.sequence for head in made if head.name in kept]
 
@@ -246,3 +250,13 @@ def test_heads_of_a_clock_that_was_behind_displace_few_earlier_heads() -> None:
     assert kept_numbers([*hourly(START, 60), start]) == [34, *range(57, 62)]
     later = hourly(START + timedelta(hours=60), 40)
     assert kept_numbers([*hourly(START, 60), start, *later]) == [61, 83, *range(97, 102)]
+
+
+def test_a_head_in_doubt_takes_the_place_of_no_sound_one_of_its_day() -> None:
+    """At 10 h sound, until 23 h in doubt, and sound again on the next day."""
+    day = [START.replace(hour=hour) for hour in (10, *range(11, 24))]
+    next_day = [START + timedelta(days=1)]
+
+    kept = kept_numbers([*day, *next_day], doubted=range(2, 15))
+
+    assert kept == [1, 15]
