@@ -329,7 +329,7 @@ class Destinations:
         record = self.record(target.destination.name)
         if not target.takes_exports:
             record = replace(record, failed_at=None, failure="", cure="", lacking=())
-        if not (target.takes_mirror or self._users[target.destination.name]):
+        if not target.takes_mirror:
             record = replace(
                 record,
                 mirror_failed_at=None,

@@ -262,3 +262,17 @@ async def test_an_export_of_another_volume_by_a_newer_seline_stops_no_restore(
     (newer / MANIFEST_NAME).write_text('{"format": 99}')
 
     assert len((await Copies(bot.bucket, UNSEALED).find(volume=volume)).documents) == 4
+
+
+async def test_an_old_failure_of_a_mirror_is_not_shown_while_the_destination_is_used(
+    bot: Bot,
+) -> None:
+    """It takes exports alone now."""
+    destinations = bot.operations.exports.destinations
+    await destinations.mirror_failed(bot.bucket, ExportFailed("no"))
+
+    async with destinations.using("nas"):
+        [check] = bot.operations.destination_checks()
+
+    assert "no" not in check.problems
+    assert check.problems == bot.operations.destination_checks()[0].problems
