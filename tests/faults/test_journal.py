@@ -87,7 +87,7 @@ def test_a_batch_is_read_as_it_was_written_and_not_if_a_byte_of_it_changed() -> 
     change = JournalChange(
         space="", name="a.json", at_ns=1, before=None, after="0" * 64, data=b"x" * 9000
     )
-    written = encode_batch(Batch(changes=(change,)), epoch=7)
+    written = encode_batch(Batch(changes=(change,)), epoch=7, number=1)
     data = bytearray(bytes(FIRST_BATCH_AT) + written)
 
     assert [read.batch.changes for read in batches(bytes(data), after_epoch=6)] == [(change,)]
@@ -98,13 +98,15 @@ def test_a_batch_is_read_as_it_was_written_and_not_if_a_byte_of_it_changed() -> 
 
 def test_a_batch_that_was_damaged_before_a_whole_one_is_noticed() -> None:
     change = JournalChange(space="", name="a.json", at_ns=1, before=None, after=None)
-    blocks = encode_batch(Batch(changes=(change,)), epoch=1)
-    whole = bytes(FIRST_BATCH_AT) + blocks * 3
+    batch = Batch(changes=(change,))
+    blocks = [encode_batch(batch, epoch=1, number=number) for number in (4, 5, 6)]
+    whole = bytes(FIRST_BATCH_AT) + b"".join(blocks)
     second = FIRST_BATCH_AT + BLOCK_BYTES
     damaged = whole[:second] + bytes(BLOCK_BYTES) + whole[second + BLOCK_BYTES :]
 
     assert not has_gap(list(batches(whole, after_epoch=0)))
     assert has_gap(list(batches(damaged, after_epoch=0)))
+    assert has_gap(list(batches(whole, after_epoch=0)), 8)
 
 
 def test_a_header_of_a_newer_format_is_refused() -> None:

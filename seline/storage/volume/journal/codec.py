@@ -4,7 +4,7 @@ HEADER  in block 0 and in block 1; the one with the higher number counts. A torn
         other slot, which shows the state before.
 BATCH   begins on a block's boundary. Its digest covers everything that follows it, and its epoch
         is that of the header under which it was written: what an earlier use of the file left there
-        is not read.
+        is not read. Its number is one more than that of the batch before, in whichever file.
 
 Integers are big-endian. A batch takes effect whole or, if its digest does not match, not at all.
 """
@@ -27,9 +27,9 @@ JOURNAL_FORMAT: Final = 1
 _DIGEST_BYTES: Final = 16
 _HEADER: Final = struct.Struct(">4sHQQB")
 _HEADER_MAGIC: Final = b"SELJ"
-_BATCH: Final = struct.Struct(">8s16sQI")
+_BATCH: Final = struct.Struct(">8s16sQQI")
 _BATCH_MAGIC: Final = b"SELBATCH"
-_NUMBERS: Final = struct.Struct(">QI")
+_NUMBERS: Final = struct.Struct(">QQI")
 
 
 class Header(NamedTuple):
@@ -92,6 +92,7 @@ class ReadBatch(NamedTuple):
     """A batch as it was found in a journal file, with the positions of its blocks."""
 
     epoch: int
+    number: int
     start: int
     end: int
     batch: Batch
@@ -120,10 +121,10 @@ def decode_header(block: bytes) -> Header | None:
     return Header(number, epoch, bool(is_clean))
 
 
-def encode_batch(batch: Batch, *, epoch: int) -> bytes:
+def encode_batch(batch: Batch, *, epoch: int, number: int) -> bytes:
     """Return the batch's blocks."""
     body = _encoder.encode(batch)
-    rest = _NUMBERS.pack(epoch, len(body)) + body
+    rest = _NUMBERS.pack(epoch, number, len(body)) + body
     encoded = _BATCH_MAGIC + _digest(rest) + rest
     return encoded.ljust(-len(encoded) % BLOCK_BYTES + len(encoded), b"\0")
 
@@ -152,20 +153,27 @@ def batches(data: bytes, *, after_epoch: int) -> Iterator[ReadBatch]:
 def _batch_at(data: bytes, at: int) -> ReadBatch | None:
     if data[at : at + len(_BATCH_MAGIC)] != _BATCH_MAGIC:
         return None
-    _, digest, epoch, size_bytes = _BATCH.unpack_from(data, at)
+    _, digest, epoch, number, size_bytes = _BATCH.unpack_from(data, at)
     begin = at + len(_BATCH_MAGIC) + _DIGEST_BYTES
     end = begin + _NUMBERS.size + size_bytes
     rest = data[begin:end]
     if end > len(data) or _digest(rest) != digest:
         return None
     batch = _decoder.decode(rest[_NUMBERS.size :])
-    return ReadBatch(epoch, at, end + -end % BLOCK_BYTES, batch)
+    return ReadBatch(epoch, number, at, end + -end % BLOCK_BYTES, batch)
 
 
-def has_gap(found: Sequence[ReadBatch]) -> bool:
-    """Whether a batch was damaged before a whole one: rot, since a torn batch is the last one."""
-    begins = (FIRST_BATCH_AT, *(read.end for read in found))
-    return any(read.start != begin for read, begin in zip(found, begins, strict=False))
+def has_gap(found: Sequence[ReadBatch], before: int | None = None) -> bool:
+    """Whether a batch was damaged before a whole one: rot, since a torn batch is the last one.
+
+    `found` are the batches of one use of a file; `before` is the number of the next batch, which
+    another file has.
+    """
+    if not found:
+        return before is not None
+    numbers = [read.number for read in found]
+    end = numbers[-1] + 1 if before is None else before
+    return found[0].start != FIRST_BATCH_AT or numbers != list(range(numbers[0], end))
 
 
 def delta(before: bytes, after: bytes) -> tuple[int, int]:

@@ -76,6 +76,8 @@ DELTA_BYTES_MIN: Final = 4096
 """Below this size a whole content takes no more blocks than a part of it."""
 SHARE_OF_THE_VOLUME: Final = 16
 SMALL: Final = "the volume is too small for a journal"
+CARRIED_BATCHES_MAX: Final = 2
+"""Of the four that a file has room for: one more must always fit beside them."""
 _SHARE_OF_A_DOCUMENT: Final = 32
 
 _log = logging.getLogger("seline.storage")
@@ -241,7 +243,8 @@ class JournalCommitter:
         if journal is not None and not journal.active.header.is_clean:
             left_s = self._active.since_s + CHECKPOINT_AFTER_S - now_s
             if left_s <= 0 or not journal.has_room_for(journal.batch_bytes_max):
-                self._switch(now)
+                with suppress(StagingFailed):
+                    self._switch(now)
                 left_s = RETRY_S
             waits.append(left_s)
         return min(waits, default=None)
@@ -378,6 +381,7 @@ class JournalCommitter:
             if document.failed_at_s is None:
                 self._disk_error(error, f"Publishing {key.name}", [key])
             document.failed_at_s = self._clock.monotonic()
+            document.error = error if isinstance(error, OSError) else OSError(error.message)
             return
         made = published.backups
         self._active.touched.add(Touched(*key))
@@ -398,7 +402,8 @@ class JournalCommitter:
             return
         directory = volume.staging if edit is None else volume.backups(key.space)
         name = published.displaced if edit is None else edit.name
-        with raising(StagingFailed, f"Keeping the edit of {key.name}"):
+        doing = f"Keeping the edit of {key.name}"
+        with raising(DirectoryFailed, doing):
             if edit is None:
                 files.sync(volume.staging)
             content = Content.of(files.read_whole(directory, name, size_max=1 << 40).data)
@@ -412,8 +417,19 @@ class JournalCommitter:
             image=content.data,
             backup="" if edit is None else edit.name,
         )
-        if size_of([change]) <= self._journal.batch_bytes_max:
-            self._journal.append(self._batch([change]))
+        if self._journal.has_room_for(size_of([change])):
+            self._append_again([change])
+            return
+        with raising(DirectoryFailed, doing):
+            sync_published(self._volume, self._capabilities, self._active.touched)
+
+    def _append_again(self, changes: Sequence[JournalChange]) -> None:
+        """Append changes that were acknowledged before. Raises DirectoryFailed or InDoubt."""
+        assert self._journal is not None
+        try:
+            self._journal.append(self._batch(changes))
+        except StagingFailed as error:
+            raise DirectoryFailed(error.error, error.doing) from error
 
     def _published(self, document: Unpublished, now: datetime) -> Published:
         """Publish a document; a full volume gives up its reserve."""
@@ -429,16 +445,20 @@ class JournalCommitter:
     def _switch(self, now: datetime) -> None:
         """Let the other file take the batches, and sync what this one has on another thread.
 
-        Raises DirectoryFailed if the checkpoint before failed, and what `append` raises.
+        Raises StagingFailed if it has no room for the documents that cannot be published,
+        DirectoryFailed if the checkpoint before failed, and InDoubt.
         """
         assert self._journal is not None
         self.settle(now)
         self._end_checkpoint(check=True)
         ended, failing = self._journal.active, list(self._unpublished.values())
+        carried = [_carried(document) for document in failing]
+        if sum(map(size_of, carried)) > CARRIED_BATCHES_MAX * self._journal.batch_bytes_max:
+            raise _stuck(failing)
         self._ending, self._active = self._active, _Responsible()
         self._journal.switch()
-        for document in failing:
-            self._journal.append(self._batch(_carried(document)))
+        for document, changes in zip(failing, carried, strict=True):
+            self._append_again(changes)
             self._active.keys[document.key] = _revision(document.content)
         self._checkpoint = self._started(ended, set(self._ending.touched))
 
@@ -503,8 +523,7 @@ class JournalCommitter:
         if is_purge or keys & (self._active.keys.keys() | self._ending.keys.keys()):
             self._drain(now)
         if stuck := keys & self._unpublished.keys():
-            doing = f"Publishing {min(stuck).name}"
-            raise StagingFailed(OSError("what was saved before is not in its file yet"), doing)
+            raise _stuck([self._unpublished[key] for key in sorted(stuck)])
         if was_unpublished:
             raise LookAgain
         if is_purge and self._journal is not None:
@@ -575,6 +594,12 @@ def _carried(document: Unpublished) -> list[JournalChange]:
         )
         for (before, backup), after in zip(steps, afters, strict=True)
     ]
+
+
+def _stuck(failing: Sequence[Unpublished]) -> StagingFailed:
+    """Return the error for changes that wait for documents whose files cannot be written."""
+    error = failing[0].error or OSError("what was saved before is not in its file yet")
+    return StagingFailed(error, f"Publishing {failing[0].key.name}")
 
 
 def _revision(content: Content | None) -> Revision | None:

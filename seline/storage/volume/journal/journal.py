@@ -10,10 +10,11 @@ clean file is written with its header, in the same sync. Only the writer's threa
 """
 
 import contextlib
+import errno
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NoReturn
 
 from seline.storage.volume import files
 from seline.storage.volume.directory import VolumeDirectory
@@ -28,6 +29,7 @@ from seline.storage.volume.journal.codec import (
     decode_header,
     encode_batch,
     encode_header,
+    has_gap,
     next_epoch,
 )
 from seline.storage.volume.os_errors import InDoubt, StagingFailed, raising
@@ -38,18 +40,23 @@ _NEW: Final = Header(0, 0, is_clean=True)
 
 @dataclass(slots=True)
 class JournalFile:
-    """One open file of the journal, with its header and the end of its last batch."""
+    """One open file of the journal, with its header and the end of its last batch.
+
+    `is_headless`: both headers are damaged. A file that is new has zeros in one of them.
+    """
 
     name: str
     descriptor: int
     size_bytes: int
     header: Header = _NEW
     tail: int = FIRST_BATCH_AT
+    is_headless: bool = False
 
     def read(self) -> list[ReadBatch]:
         """Read the header and the batches that are not in the documents' files yet, from the disk.
 
-        Raises OSError, and UnsupportedFormat for a journal of a newer Seline.
+        Without a header these are the batches of the last use. Raises OSError, and
+        UnsupportedFormat for a journal of a newer Seline.
         """
         files.drop_pages(self.descriptor)
         self.read_header()
@@ -57,6 +64,9 @@ class JournalFile:
         found = list(
             batches(self.bytes(), after_epoch=epoch if self.header.is_clean else epoch - 1)
         )
+        if self.is_headless:
+            latest = max((batch.epoch for batch in found), default=0)
+            found = [batch for batch in found if batch.epoch == latest]
         if found:
             self.header = Header(self.header.number, found[-1].epoch, is_clean=False)
         self.tail = max((batch.end for batch in found), default=FIRST_BATCH_AT)
@@ -65,17 +75,18 @@ class JournalFile:
     def read_header(self) -> None:
         """Read the header; a file without one is new. Raises OSError and UnsupportedFormat."""
         data = os.pread(self.descriptor, FIRST_BATCH_AT, 0)
-        slots = (data[at : at + BLOCK_BYTES] for at in range(0, FIRST_BATCH_AT, BLOCK_BYTES))
+        slots = [data[at : at + BLOCK_BYTES] for at in range(0, FIRST_BATCH_AT, BLOCK_BYTES)]
         headers = [header for slot in slots if (header := decode_header(slot)) is not None]
         self.header = max(headers, default=_NEW)
+        self.is_headless = not headers and all(slot.strip(b"\0") for slot in slots)
 
     def bytes(self) -> bytes:
         """Return the whole file. Raises OSError."""
         return os.pread(self.descriptor, self.size_bytes, 0)
 
     def erase(self) -> None:
-        """Overwrite a clean file's batches by zeros, durably (for a purge). Raises OSError."""
-        files.overwrite(self.descriptor, bytes(self.size_bytes - FIRST_BATCH_AT), FIRST_BATCH_AT)
+        """Overwrite what earlier uses left by zeros, durably (for a purge). Raises OSError."""
+        files.overwrite(self.descriptor, bytes(self.size_bytes - self.tail), self.tail)
         files.sync_data(self.descriptor)
 
     def write_header(self, header: Header) -> None:
@@ -100,6 +111,7 @@ class Journal:
         """Begin with files that were read and are clean."""
         self.files = journal_files
         self.active = journal_files[0]
+        self._number = 0
 
     @property
     def other(self) -> JournalFile:
@@ -121,24 +133,39 @@ class Journal:
         if header.is_clean:
             latest = max(file.header.epoch for file in self.files)
             header = Header(header.number + 1, next_epoch(latest), is_clean=False)
-        data = encode_batch(batch, epoch=header.epoch)
+        with raising(StagingFailed, "Writing the journal"):
+            data = self._encoded(batch, header.epoch)
         try:
-            with raising(StagingFailed, "Writing the journal"):
-                if header is not file.header:
-                    file.write_header(header)
-                files.overwrite(file.descriptor, data, file.tail)
-        except StagingFailed:
-            self._take_back(file)
-            raise
+            if header is not file.header:
+                file.write_header(header)
+            files.overwrite(file.descriptor, data, file.tail)
+        except OSError as error:
+            self._take_back(file, error)
         with raising(InDoubt, "Syncing the journal"):
             files.sync_data(file.descriptor)
         file.header = header
         file.tail += len(data)
+        self._number += 1
 
-    def _take_back(self, file: JournalFile) -> None:
+    def _encoded(self, batch: Batch, epoch: int) -> bytes:
+        """Return the batch's blocks, without the dropped backups if these take too much space.
+
+        A replay may write a backup that was dropped. Raises OSError if there is no room.
+        """
+        data = encode_batch(batch, epoch=epoch, number=self._number + 1)
+        if not self.has_room_for(len(data)):
+            batch = Batch(changes=batch.changes)
+            data = encode_batch(batch, epoch=epoch, number=self._number + 1)
+        if not self.has_room_for(len(data)):
+            raise OSError(errno.ENOSPC, "the journal is full")
+        return data
+
+    def _take_back(self, file: JournalFile, error: OSError) -> NoReturn:
         """Overwrite the beginning of a batch that failed: the kernel may have all of it."""
-        with contextlib.suppress(OSError):
+        doing = "Writing the journal"
+        with raising(InDoubt, doing):
             files.overwrite(file.descriptor, bytes(BLOCK_BYTES), file.tail)
+        raise StagingFailed(error, doing) from error
 
     def switch(self) -> None:
         """Let the other file, which is clean, take the batches from now on."""
@@ -162,10 +189,31 @@ def open_journal_files(volume: VolumeDirectory) -> list[JournalFile]:
     return opened
 
 
+def damaged(journal_files: Sequence[JournalFile], found: Sequence[ReadBatch]) -> list[JournalFile]:
+    """Return the files in which a batch is missing that was durable, or both headers."""
+    missing: list[JournalFile] = []
+    for file in journal_files:
+        epoch = file.header.epoch
+        own = [read for read in found if read.epoch == epoch]
+        later = (read.number for read in found if read.epoch > epoch)
+        is_used = own or not file.header.is_clean
+        if file.is_headless or (is_used and has_gap(own, min(later, default=None))):
+            missing.append(file)
+    return missing
+
+
 def allocate_journal_files(volume: VolumeDirectory, size_bytes: int) -> list[JournalFile]:
-    """Make the files that are missing, and open both. Raises OSError."""
+    """Open both files, which are clean; make those that are missing or have another size.
+
+    Raises OSError.
+    """
     for name in JOURNAL_NAMES:
-        if not files.exists(volume.seline, name):
+        try:
+            is_whole = files.status(volume.seline, name).st_size == size_bytes
+        except FileNotFoundError:
+            is_whole = False
+        if not is_whole:
+            files.unlink(volume.seline, name, missing_ok=True)
             files.allocate(volume.seline, name, size_bytes)
     opened = open_journal_files(volume)
     for file in opened:

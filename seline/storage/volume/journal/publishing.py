@@ -38,7 +38,8 @@ class Unpublished:
 
     `found` is the file as the first change judged it, `content` what the last one made of it (None:
     removed), `earlier` what is to become backups, oldest first. `since_s` is the monotonic time of
-    the first change; `failed_at_s` that of the last attempt to publish it, if that failed.
+    the first change; `failed_at_s` that of the last attempt to publish it, if that failed, and
+    `error` why.
     """
 
     found: Found
@@ -49,6 +50,7 @@ class Unpublished:
     earlier: list[Earlier] = field(default_factory=list[Earlier])
     retain: Retain | None = None
     failed_at_s: float | None = None
+    error: OSError | None = None
 
     @property
     def key(self) -> DocumentKey:
@@ -86,8 +88,9 @@ class Publisher:
         """
         staged = Staged(publish=_as_publish(document))
         try:
+            kept = self._kept(document)
             staged = self.staging.stage(staged.publish, document.at_ns)
-            staged = self._keep(staged, self._kept(document))
+            staged = self._keep(staged, kept)
             self.before_replacing(document.key)
             published = self.staging.publish(staged)
         except BaseException:

@@ -25,8 +25,8 @@ from seline.storage.volume import files
 from seline.storage.volume.capabilities import Capabilities
 from seline.storage.volume.current import CurrentDocuments
 from seline.storage.volume.directory import VolumeDirectory
-from seline.storage.volume.journal.codec import JournalChange, ReadBatch, content_of, has_gap
-from seline.storage.volume.journal.journal import JournalFile
+from seline.storage.volume.journal.codec import JournalChange, ReadBatch, content_of
+from seline.storage.volume.journal.journal import JournalFile, damaged
 from seline.storage.volume.os_errors import is_full, raising
 from seline.storage.volume.quarantine import free_aside_name, set_aside
 
@@ -113,9 +113,8 @@ class JournalReplay:
         """
         with raising(self.volume.named, "Replaying the journal"):
             found = read_in_order(journal_files)
-            for file in journal_files:
-                if has_gap([read for read in found if read.epoch == file.header.epoch]):
-                    self._keep_damaged(file, now)
+            for file in damaged(journal_files, found):
+                self._keep_damaged(file, now)
             histories = histories_of(found)
             self.current_documents.inspector.distrust(histories)
             for key, history in histories.items():
@@ -154,6 +153,7 @@ class JournalReplay:
         if not self._may_replace(history, judged):
             self._keep_other(key, history, now)
         elif wanted is None:
+            self._set_broken_aside(key, history, judged, now)
             files.unlink(self.volume.documents(key.space), key.name, missing_ok=True)
             self.current_documents.inspector.removed(key)
         elif wanted in history.versions:
@@ -177,8 +177,7 @@ class JournalReplay:
         """Move a broken file to quarantine, unless it is a torn write of Seline's."""
         if judged.verdict not in _BROKEN:
             return
-        data = judged.content.data if judged.content else b""
-        if not history.is_torn(data):
+        if judged.content is None or not history.is_torn(judged.content.data):
             set_aside(self.volume, self.volume.documents(key.space), key.name, key, now)
 
     def _keep_other(self, key: DocumentKey, history: DocumentHistory, now: datetime) -> None:

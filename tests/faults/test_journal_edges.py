@@ -1,0 +1,234 @@
+"""The journal where something else fails too: damage, a stuck file, an edit, a full file."""
+
+import errno
+import os
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from seline.blocking import Seline, open_seline
+from seline.domain.json_codec import encode
+from seline.errors import OutcomeUnknown, VolumeFull
+from seline.storage.volume import files
+from seline.storage.volume.journal import form
+from seline.storage.volume.journal.codec import (
+    BLOCK_BYTES,
+    FIRST_BATCH_AT,
+    Batch,
+    JournalChange,
+    ReadBatch,
+    batches,
+    encode_batch,
+)
+from seline.storage.volume.journal.journal import JournalFile, damaged
+from tests.faults.injection import failing_call, incident_kinds
+
+JOURNAL_BYTES = 64 << 10
+LONG = 10_000
+NAMES = ("journal-a", "journal-b")
+
+
+def opened(directory: Path, within_ms: int = LONG, journal_bytes: int = JOURNAL_BYTES) -> Seline:
+    """Open a volume with a small journal."""
+    return open_seline(
+        directory, lock_wait_s=0, storage__journal_bytes=journal_bytes,
+        storage__publish_within_ms=within_ms, storage__settle_s=0.01,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def seline(tmp_path: Path) -> Iterator[Seline]:
+    """Yield a store that writes no file before it has to."""
+    with opened(tmp_path / "data") as store:
+        yield store
+
+
+def crashed(tmp_path: Path) -> Path:
+    """Return the volume of the fixture `seline` as a kill of its process would leave it now."""
+    return shutil.copytree(
+        tmp_path / "data", tmp_path / "crashed", ignore=shutil.ignore_patterns("*.sock")
+    )
+
+
+def value(number: int, size: int = 1000) -> dict[str, Any]:
+    return {"n": number, "filler": "x" * size}
+
+
+def sizes(volume: Path) -> set[int]:
+    return {(volume / ".seline" / name).stat().st_size for name in NAMES}
+
+
+def damage(volume: Path, name: str, at: int) -> None:
+    """Flip one bit of a journal file."""
+    path = volume / ".seline" / name
+    data = bytearray(path.read_bytes())
+    data[at] ^= 1
+    path.write_bytes(data)
+
+
+def batches_in(volume: Path, name: str) -> list[ReadBatch]:
+    data = (volume / ".seline" / name).read_bytes()
+    return list(batches(data, after_epoch=0))
+
+
+def refuse_names(monkeypatch: pytest.MonkeyPatch, *refused: str, error: int = errno.EIO) -> None:
+    """Let no file take these names, as a disk with a bad directory block does."""
+
+    def exchange(source: int, name: str, target: int, new_name: str) -> None:
+        if new_name in refused:
+            raise OSError(error, os.strerror(error))
+        real(source, name, target, new_name)
+
+    real = files.exchange
+    monkeypatch.setattr(files, "exchange", exchange)
+
+
+# hand edits
+
+
+def test_a_torn_edit_of_a_removed_document_goes_to_quarantine(
+    seline: Seline, tmp_path: Path
+) -> None:
+    seline.data.save_json("a.json", value(1))
+    seline.data.documents()
+    seline.data.delete("a.json")
+    volume = crashed(tmp_path)
+    (volume / "a.json").write_text('{"by": "ha')
+
+    with opened(volume):
+        assert not (volume / "a.json").exists()
+        assert [path.read_text() for path in (volume / "quarantine").iterdir()] == ['{"by": "ha']
+
+
+def test_an_edit_is_displaced_durably_where_the_journal_has_no_room(
+    seline: Seline, tmp_path: Path
+) -> None:
+    """Its file may come back after a power cut, and must not be taken for a later edit."""
+    seline.data.save_json("a.json", value(1))
+    seline.data.documents()
+    seline.data.save_json("a.json", value(2))
+    (tmp_path / "data" / "a.json").write_bytes(encode(value(3, 20_000)))
+    seline.data.documents()
+
+    assert sizes(tmp_path / "data") == {JOURNAL_BYTES}
+    assert seline.data.load_json("a.json") == value(2)
+    assert seline.data.read_backup("a.json", seline.data.backups("a.json")[0].name)["n"] == 3
+
+
+# a file that cannot be written
+
+
+def test_a_purge_keeps_what_the_journal_has_of_other_documents(
+    seline: Seline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("stuck.json", "secret.json"):
+        seline.data.save_json(name, value(0))
+    seline.data.documents()
+    refuse_names(monkeypatch, "stuck.json")
+    seline.data.save_json("stuck.json", value(1))
+    seline.data.delete("secret.json", purge=True)
+    volume = crashed(tmp_path)
+    monkeypatch.undo()
+
+    with opened(volume) as again:
+        assert again.data.load_json("stuck.json") == value(1)
+
+
+def test_the_journal_does_not_grow_while_files_cannot_be_written(
+    seline: Seline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every acknowledged save is read, and there after a kill; what has no room is refused."""
+    names = [f"{number}.json" for number in range(6)]
+    for name in names:
+        seline.data.save_json(name, value(0))
+    seline.data.documents()
+    refuse_names(monkeypatch, *names, error=errno.ENOSPC)
+    last, refused = dict.fromkeys(names, 0), 0
+    for number in range(1, 121):
+        name = names[number % len(names)]
+        try:
+            seline.data.save_json(name, value(number))
+        except VolumeFull:
+            refused += 1
+        else:
+            last[name] = number
+        assert seline.data.load_json(name) == value(last[name])
+    volume = crashed(tmp_path)
+    monkeypatch.undo()
+
+    assert refused > 0
+    assert sizes(volume) == {JOURNAL_BYTES}
+    with opened(volume) as again:
+        assert {name: again.data.load_json(name)["n"] for name in names} == last
+    seline.data.save_json(names[0], value(500))
+    seline.data.documents()
+    assert (tmp_path / "data" / names[0]).read_bytes() == encode(value(500))
+
+
+def test_dropped_backups_do_not_make_the_journal_grow(seline: Seline, tmp_path: Path) -> None:
+    for number in range(400):
+        seline.data.save_json("a.json", {"n": number})
+        if number % 100 == 99:
+            seline.data.documents()
+
+    assert sizes(tmp_path / "data") == {JOURNAL_BYTES}
+
+
+# damage
+
+
+def test_damage_of_the_last_batch_before_a_switch_is_reported(
+    seline: Seline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The batches of the later file show that it was whole once."""
+    checkpoint = threading.Event()
+    monkeypatch.setattr(form, "sync_published", lambda *_: checkpoint.wait(20))
+    while not batches_in(tmp_path / "data", "journal-b"):
+        seline.data.save_json("a.json", value(1))
+        seline.data.save_json("a.json", value(2))
+    volume = crashed(tmp_path)
+    checkpoint.set()
+    damage(volume, "journal-a", at=batches_in(volume, "journal-a")[-1].start + 100)
+
+    with opened(volume) as again:
+        assert "journal_broken" in incident_kinds(again)
+        assert len(list((volume / "quarantine").glob("*journal*"))) == 1
+
+
+def test_without_headers_only_the_last_use_of_a_file_is_read(tmp_path: Path) -> None:
+    """What an earlier use left behind it is in the documents' files, and older than they are."""
+    change = JournalChange(space="", name="a.json", at_ns=1, before=None, after=None)
+    batch = Batch(changes=(change,))
+    latest, earlier = (encode_batch(batch, epoch=epoch, number=1) for epoch in (9, 4))
+    path = tmp_path / "journal-a"
+    path.write_bytes(b"rotten".ljust(FIRST_BATCH_AT, b"!") + latest + earlier)
+    descriptor = os.open(path, os.O_RDWR)
+    file = JournalFile("journal-a", descriptor, path.stat().st_size)
+
+    assert [read.epoch for read in file.read()] == [9]
+    assert damaged([file], file.read()) == [file]
+    os.close(descriptor)
+
+
+def test_a_journal_file_of_another_size_is_made_again(tmp_path: Path) -> None:
+    """The setting was changed, or a kill left a file that was half made."""
+    with opened(tmp_path / "data") as store:
+        store.data.save_json("a.json", value(1))
+    os.truncate(tmp_path / "data" / ".seline" / "journal-b", BLOCK_BYTES)
+    with opened(tmp_path / "data") as store:
+        assert sizes(tmp_path / "data") == {JOURNAL_BYTES}
+        assert store.data.load_json("a.json") == value(1)
+
+
+def test_a_batch_that_cannot_be_written_or_taken_back_has_an_unknown_outcome(
+    seline: Seline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seline.data.save_json("a.json", value(1))
+    monkeypatch.setattr(files, "overwrite", failing_call(errno.EIO))
+
+    with pytest.raises(OutcomeUnknown):
+        seline.data.save_json("a.json", value(2))
