@@ -4,7 +4,7 @@ A restore does not take such a copy by itself, and it displaces no other one unt
 the loss. Copies in doubt are left out of the sizes, so they do not become the measure.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -52,3 +52,20 @@ def with_copy(
         size_bytes=max(day.size_bytes, size_bytes),
     )
     return (larger, *largest[1:])
+
+
+def size_of_last_days(sizes: Iterable[DaySize]) -> tuple[DaySize, ...]:
+    """Return the most that the copies of several destinations had within two days, if any did.
+
+    A destination without sizes is compared with that.
+    """
+    newest_first = sorted(sizes, key=lambda day: day.since, reverse=True)
+    recent = [day for day in newest_first if newest_first[0].since - day.since <= 2 * _DAY]
+    return tuple(
+        DaySize(
+            since=day.since,
+            documents=max(each.documents for each in recent),
+            size_bytes=max(each.size_bytes for each in recent),
+        )
+        for day in recent[:1]
+    )

@@ -134,10 +134,10 @@ class Copies:
         listed = [info for info in await self.listed(volume) if info.volume == volume]
         usable = [info for info in listed if (info.taken_at <= at if at else not info.doubt)]
         self._damaged = [copy for copy in self._damaged if copy.volume == volume]
-        if claim and not (usable or at):
-            raise self._undecided(f"keeps the copy of the volume {volume}, and has no whole one")
         if listed and not (usable or at):
             raise self._all_in_doubt(listed)
+        if claim and not (usable or at):
+            raise self._undecided(f"keeps the copy of the volume {volume}, and has no whole one")
         return last_first(usable)
 
     def damaged_since(

@@ -16,7 +16,7 @@ from msgspec import field
 from msgspec.structs import replace
 
 from seline.clock import parse_instant
-from seline.domain.doubt import DaySize
+from seline.domain.doubt import DaySize, size_of_last_days
 from seline.domain.mirror import Head, Proof
 from seline.domain.stored import Stored
 from seline.errors import DestinationNotFound, ExportFailed, SelineError
@@ -143,6 +143,14 @@ class Destinations:
     def sequence(self) -> int:
         """The highest number of a copy of the mirror, at any destination."""
         return max((known.sequence for known in self._file.value.destinations.values()), default=0)
+
+    @property
+    def sizes(self) -> tuple[DaySize, ...]:
+        """What the copies had at any destination, also at one that is no longer used."""
+        known = self._file.value.destinations.values()
+        return size_of_last_days(
+            day for record in known for day in (*record.export_sizes, *record.largest)
+        )
 
     def record(self, name: str) -> DestinationRecord:
         """Return what is known of the destination of this name."""

@@ -136,6 +136,14 @@ def drilled_text(name: str, proof: Proof, not_restored: str) -> str:
     return f"{name}: {counted(proof.objects, 'content')} {how}"
 
 
+def all_in_doubt_text(name: str) -> str:
+    """Return the line of a drill of a destination whose copies are all in doubt."""
+    return (
+        f"{name}: every copy there is in doubt, so none was read; if the loss is meant, run "
+        f"`seline destinations accept {name}`, then `seline jobs run drill`"
+    )
+
+
 async def put_proof(at: MirrorStore, proof: Proof) -> None:
     """Store a proof; one with the key is not replaced by one without. Raises ExportFailed."""
     if not proof.decrypted:

@@ -33,7 +33,7 @@ from seline.manager.backups import every_backup
 from seline.manager.managed_store import ManagedStore
 from seline.manager.transfer import snapshot_of
 from seline.operations.destinations import Destinations, keep
-from seline.operations.drill import SERVICE, drilled_text
+from seline.operations.drill import SERVICE, all_in_doubt_text, drilled_text
 from seline.operations.export_drill import ExportDrill
 from seline.operations.export_folders import ExportFolders
 from seline.operations.export_making import ExportMaking
@@ -176,7 +176,7 @@ class Exporter:
             whole = (await own.listed()).whole
             newest = next((export.name for export in whole if not export.doubt), None)
             if newest is None:
-                return f"{name}: it has no export yet"
+                return all_in_doubt_text(name) if whole else f"{name}: it has no export yet"
             await self._learn_proof(own, whole)
             drill = ExportDrill(own.folders, newest, self.sealer)
             not_restored = await drill.run(scratch)
@@ -226,7 +226,8 @@ class Exporter:
                 return ExportDone(f"{name}: nothing changed since {newest.name}", doubt=doubt)
         sizes: tuple[DaySize, ...] = ()
         if not accept:
-            sizes = self.destinations.record(name).export_sizes or await own.sizes(there)
+            known = self.destinations.record(name).export_sizes or await own.sizes(there)
+            sizes = known or self.destinations.sizes
         after = there[0].sequence if there else 0  # it is higher than the volume's after a rollback
         written = await self._write(own.folders, sizes, after)
         await self.destinations.enter(destination, job="export")  # it is still the same one

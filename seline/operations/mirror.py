@@ -150,13 +150,18 @@ class Mirror:
             self._changed.left(changed_at)
 
     async def run(
-        self, *, sequence: int, largest: Sequence[DaySize] = (), accept: bool = False
+        self,
+        *,
+        sequence: int,
+        largest: Sequence[DaySize] = (),
+        elsewhere: Sequence[DaySize] = (),
+        accept: bool = False,
     ) -> Head | None:
         """Copy what changed and return the new head, None if nothing changed.
 
         `watch` was called. `sequence` is the highest number of a head that is known of, `largest`
-        what an earlier process compared copies with. `accept`: what is lost is meant to be. Raises
-        ExportFailed, StorageError.
+        what an earlier process compared copies with, `elsewhere` what other destinations had.
+        `accept`: what is lost is meant to be. Raises ExportFailed, StorageError.
         """
         if not self.has_changes:
             return None
@@ -164,6 +169,7 @@ class Mirror:
         self.largest = self.largest or tuple(largest)
         if not self._chain:
             await self._look(at)
+        self.largest = self.largest or tuple(elsewhere)
         if accept:
             self.largest, self._unread = (), Unread()
         before, seen_at = self._changed.seen(), self._store.clock.now()

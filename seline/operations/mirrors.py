@@ -19,7 +19,15 @@ from seline.errors import ExportDamaged, ExportFailed
 from seline.manager.managed_store import ManagedStore
 from seline.operations.changed_names import Waiting
 from seline.operations.destinations import AnotherDestination, Destinations
-from seline.operations.drill import SERVICE, Drilled, drilled_text, proof_of, put_proof, read_back
+from seline.operations.drill import (
+    SERVICE,
+    Drilled,
+    all_in_doubt_text,
+    drilled_text,
+    proof_of,
+    put_proof,
+    read_back,
+)
 from seline.operations.exports import Exporter
 from seline.operations.mirror import Mirror, damaged
 from seline.operations.mirror_store import MirrorStore, mirrored_volumes, put_claim, read_claim
@@ -193,7 +201,8 @@ class _Lane:
         try:
             found = await self._read_back(scratch)
             if found is None:
-                return f"{name}: it has no copy yet"
+                is_empty = not await (await self._at()).heads()
+                return f"{name}: it has no copy yet" if is_empty else all_in_doubt_text(name)
             proof = proof_of(found, at=self._store.clock.now(), by=SERVICE)
             await put_proof(await self._at(), proof)
         except ObjectForbidden:
@@ -279,7 +288,12 @@ class _Lane:
             await self._look()
         known = self._destinations.record(name)
         sequence = max(known.sequence, self._store.volume_file.value.exports)
-        head = await self.mirror.run(sequence=sequence, largest=known.largest, accept=accept)
+        head = await self.mirror.run(
+            sequence=sequence,
+            largest=known.largest,
+            elsewhere=self._destinations.sizes,
+            accept=accept,
+        )
         line = ""
         if head is not None:  # recorded before the claim, which may fail: the copy exists
             await self._destinations.mirrored(

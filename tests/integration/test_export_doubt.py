@@ -11,11 +11,12 @@ from seline.domain.export_summary import SUMMARY_NAME
 from seline.domain.manifest import MANIFEST_NAME
 from seline.errors import CopyNotFound, ExportFailed
 from seline.folders.export import find_export
+from seline.operations import Operations
 from seline.operations.copies import Copies
 from seline.operations.returning import Returned, come_back
 from seline.outbound.destinations.folder import Folder
 from seline.outbound.sealing import AgeSealer, new_key
-from seline.ports.destinations import Target
+from seline.ports.destinations import Mode, Target
 from seline.ports.sealing import UNSEALED, Sealer
 from tests.integration.test_exports import entries
 from tests.mirrored_bot import Bot
@@ -178,6 +179,48 @@ async def test_another_volume_in_the_folder_is_neither_compared_nor_stopped(
     assert len(of_other) == KEEP
     assert sorted(await doubts(bot)) == [(1, False), (1, False), (1, True), (4, False), (4, False)]
     await other.store.close()
+
+
+@pytest.mark.parametrize("mode", ["export", "mirror"])
+async def test_the_first_copy_at_a_destination_that_is_added_after_a_loss_is_in_doubt(
+    bot: Bot, tmp_path: Path, mode: Mode
+) -> None:
+    """It has nothing to be compared with there, so what other destinations had counts."""
+    await emptied(bot)
+    added = Target(Folder("added", str(tmp_path / "added")), KEEP, same_disk=True, mode=mode)
+    targets = [*bot.operations.exports.destinations.targets, added]
+    bot.operations = operations = Operations(bot.store, targets, version="test")
+
+    with pytest.raises(ExportFailed, match=r"added: The newest .* in doubt: it has 1 of 4 doc"):
+        await (operations.mirrors if mode == "mirror" else operations.exports).run()
+
+    with pytest.raises(CopyNotFound, match="Every copy at added is in doubt") as refused:
+        await Copies(added.destination, UNSEALED).find()
+    assert "seline exports restore added --at 2025-01-" in refused.value.hint
+    assert "added: every copy there is in doubt, so none was read" in await operations.drill()
+    empty = managed(open_store(tmp_path / "new"), storage__data_dir=str(tmp_path / "new"))
+    found = await come_back(empty, targets[::-1], UNSEALED, restore_from="auto", damaged={})
+    await empty.close()
+    assert found.copy is not None
+    assert len(found.copy.documents) == 4
+    bot.clock.advance(1)
+    await operations.accept("added")
+    assert (await Copies(added.destination, UNSEALED).find()).destination == "added"
+
+
+async def test_a_destination_is_not_compared_with_copies_of_days_long_before(
+    bot: Bot, tmp_path: Path
+) -> None:
+    """Else one that is no longer used would put the first copy of each new one in doubt."""
+    await emptied(bot)
+    bot.clock.advance(3 * DAY_S)
+    other, added = (
+        Target(Folder(name, str(tmp_path / name)), KEEP, same_disk=True) for name in ("b", "c")
+    )
+    await Operations(bot.store, [other], version="test").accept("b")
+    bot.clock.advance(1)
+
+    assert "read back" in await Operations(bot.store, [added], version="test").exports.run()
 
 
 async def test_an_older_seline_reads_an_export_in_doubt(bot: Bot, nas: Path) -> None:
