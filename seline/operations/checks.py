@@ -271,6 +271,20 @@ def _volume(facts: Facts) -> Result:
     return Status.WARNING, detail, fix
 
 
+def _journal(facts: Facts) -> Result:
+    """Report the documents whose content only the journal has."""
+    names = facts.store.medium.unpublished()
+    if not names:
+        return None
+    failure = facts.store.medium.unavailable()
+    detail = f"{counted(len(names), 'document')} only in the journal: {shortened(names)}"
+    fix = (
+        "Reads and copies have them, and their files are tried each second. Another check here "
+        "names what refuses a file: correct that."
+    )
+    return Status.WARNING, detail, failure.hint if failure else fix
+
+
 def _documents(facts: Facts) -> Result:
     """Report the documents that cannot be served, which a read or a verify has found."""
     suspects = facts.verifier.unserved | {
@@ -333,6 +347,7 @@ ROWS: Final[tuple[tuple[str, Callable[[Facts], Result], bool], ...]] = (
     ("jobs", _jobs, False),
     ("alerts", _alerts, False),
     ("volume", _volume, False),
+    ("journal", _journal, False),
     ("documents", _documents, True),
     ("quarantine", _quarantine, True),
     ("reserve", _reserve, True),

@@ -100,6 +100,13 @@ class Medium(Protocol):
         """Return what the volume can do, as probed at open."""
         ...
 
+    def unpublished(self) -> Sequence[str]:
+        """Return the documents that only the journal has, as their files cannot be written.
+
+        Seline's own documents are left out.
+        """
+        ...
+
     def unavailable(self) -> SelineError | None:
         """Return the error that refuses writes now, None if writes are taken."""
         ...

@@ -328,6 +328,9 @@ class MemoryMedium:
     def capabilities(self) -> Sequence[Capability]:
         return [Capability(name="durability", present=False, detail="memory alone, no disk")]
 
+    def unpublished(self) -> Sequence[str]:
+        return []
+
     def unavailable(self) -> SelineError | None:
         return None
 

@@ -61,6 +61,7 @@ def test_a_store_of_documents_alone_leaves_nothing_out(
 
 def test_an_available_medium_takes_writes_and_is_not_busy(store: DocumentStore) -> None:
     assert store.medium.unavailable() is None
+    assert list(store.medium.unpublished()) == []
     assert store.medium.busy_s() == 0
 
 
@@ -162,6 +163,6 @@ def test_every_method_of_the_port_has_a_test() -> None:
         "unavailable", "busy_s", "counters", "incidents", "quarantine", "read_quarantine", "raw",
         "rescue", "remembers", "read_from_disk", "write_report", "read_report", "announce",
         "foreign_backup_count", "has_room_for", "left_out", "changed_outside", "held_since",
-        "lasts",
+        "lasts", "unpublished",
     }  # fmt: skip
     assert {name for name in vars(Medium) if not name.startswith("_")} == tested

@@ -255,8 +255,10 @@ class Batches:
         made = [backup for move in current for backup in committed.made.get(move.key, [])]
         self.admission.took(current, made)
         self.events.succeeded(None)
+        unpublished = self.committer.unpublished  # an error of theirs lasts
         for publish in current:
-            self.events.succeeded(publish.key)
+            if publish.key not in unpublished:
+                self.events.succeeded(publish.key)
             if publish.found.removed:
                 backups = self.current_documents.backup_index(publish.key.space)
                 self.events.removed(publish.found, backups.of(publish.key.name)[:1], now)

@@ -12,7 +12,7 @@ from seline.domain.incident import Incident
 from seline.domain.left_out import MOUNTED, LeftOut, ScannedFolder, left_out, left_out_inside
 from seline.domain.metadata import REPORT, is_report
 from seline.domain.usage import Usage
-from seline.domain.verdict import Verdict, of_another, unreadable
+from seline.domain.verdict import Judged, Verdict, of_another, unreadable
 from seline.errors import DocumentNotFound, SelineError
 from seline.ports.medium import Capability, MarkPinned, QuarantineItem, not_in_quarantine
 from seline.scan import scan
@@ -88,6 +88,10 @@ class VolumeMedium:
     def capabilities(self) -> Sequence[Capability]:
         return (*self.probed.reported, self.batches.committer.form)
 
+    def unpublished(self) -> Sequence[str]:
+        keys = self.batches.committer.unpublished
+        return sorted(key.name for key in keys if key.space != SELINE)
+
     def unavailable(self) -> SelineError | None:
         return self.batches.reopener.failure or self.volume.lost() or self.volume.read_only()
 
@@ -128,7 +132,13 @@ class VolumeMedium:
     @while_open
     def raw(self, key: DocumentKey) -> bytes:
         judged = self.current_documents.inspector.look(key).judged
-        self.batches.committer.overlay.check_known(key)
+        overlay = self.batches.committer.overlay
+        overlay.check_known(key)
+        held = overlay.answer(key)
+        if isinstance(held, Content):
+            return held.data
+        if held is None:
+            judged = Judged(Verdict.MISSING)
         if judged.verdict is Verdict.MISSING:
             raise DocumentNotFound(f"There is no document {key.name}.", document=key.name)
         if judged.content is None:

@@ -158,6 +158,7 @@ def _rotate(
 ) -> None:
     """Count and rotate the backups of a document that was published from the journal."""
     admission.took((), made)
+    events.succeeded(document.key)
     if document.retain is None or not made:
         return
     names = [backup.name for backup in made]

@@ -86,13 +86,14 @@ class Reopener:
     def start(self, now: datetime) -> None:
         """Recover from a crash; on a read-only volume, once that is writable. Raises StorageError.
 
-        Until then, documents of an unfinished commit are not served.
+        Until then, reads are answered with what the journal has, and documents of an unfinished
+        commit of the first form are not served.
         """
         self.failure = self.volume.read_only()
         if self.failure is None:
             self.committer.recover(now)
         else:
-            self.committer.overlay.doubt(self.committer.unfinished())
+            self.committer.hold_unfinished()
         self._take_stock()
 
     def _reopen_if_due(self) -> bool:

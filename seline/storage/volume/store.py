@@ -80,7 +80,7 @@ class VolumeStore:
     def documents(self, space: str, *, deleted: bool = False) -> Sequence[DocumentInfo]:
         self._settle()
         counts = self.current_documents.backup_index(space).counts()
-        names = self.volume.document_names(space)
+        names = self._document_names(space)
         if deleted:
             return [self._deleted(space, name) for name in sorted(counts.keys() - set(names))]
         infos = (self._info(DocumentKey(space, name), counts.get(name, 0)) for name in names)
@@ -141,8 +141,28 @@ class VolumeStore:
         if self.batches.committer.is_behind:
             self.writer.run_between(self.batches.settle)
 
+    def _document_names(self, space: str) -> list[str]:
+        """List a space's documents by name, sorted; what the journal has counts."""
+        names, overlay = set(self.volume.document_names(space)), self.batches.committer.overlay
+        for key in overlay.unpublished:
+            held = overlay.answer(key)
+            if key.space == space and isinstance(held, Content):
+                names.add(key.name)
+            elif key.space == space and held is None:
+                names.discard(key.name)
+        return sorted(names)
+
     def _info(self, key: DocumentKey, backup_count: int) -> DocumentInfo | None:
-        known = self.peek(key)
+        known, held_since = self.peek(key), self.batches.committer.overlay.instant(key)
+        if isinstance(known, Content) and held_since is not None:
+            return DocumentInfo(
+                name=key.name,
+                revision=known.revision,
+                size_bytes=known.size_bytes,
+                updated_at=held_since,
+                verdict=str(Verdict.SOUND),
+                backup_count=backup_count,
+            )
         directory = self.volume.documents(key.space)
         try:
             status = files.status(directory, key.name)

@@ -51,6 +51,14 @@ class Committer(Protocol):
         """Whether a durable change is not in its document's file yet. Any thread may ask."""
         ...
 
+    @property
+    def unpublished(self) -> Sequence[DocumentKey]:
+        """The documents whose content only the journal has, because their files cannot be written.
+
+        Any thread may ask.
+        """
+        ...
+
     def found(self, key: DocumentKey) -> Found | None:
         """Return a document whose file is not written yet as a change finds it, else None."""
         ...
@@ -99,8 +107,11 @@ class Committer(Protocol):
         """
         ...
 
-    def unfinished(self) -> frozenset[DocumentKey]:
-        """Return the documents of a commit that ended in the middle. Changes nothing."""
+    def hold_unfinished(self) -> None:
+        """Answer readers as `recover` would leave the documents; the volume is not changed.
+
+        A document of which that is not known is in doubt. Raises StorageError.
+        """
         ...
 
     def recommit(self, found: Sequence[Found], now: datetime) -> None:

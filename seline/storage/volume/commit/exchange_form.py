@@ -118,8 +118,8 @@ class ExchangeCommitter:
     def recover(self, now: datetime, *, again: bool = False) -> frozenset[DocumentKey]:
         return self._replay.run(now, again=again)
 
-    def unfinished(self) -> frozenset[DocumentKey]:
-        return self._replay.unfinished()
+    def hold_unfinished(self) -> None:
+        self.overlay.doubt(self._replay.unfinished())
 
     def recommit(self, found: Sequence[Found], now: datetime) -> None:
         publishes = tuple(_as_found(item) for item in found if item.content is not None)

@@ -3,7 +3,7 @@
 V3  Content that a power cut could take away is never served.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import TypeAlias
 
@@ -28,7 +28,10 @@ class Overlay:
         self._in_doubt: frozenset[DocumentKey] = frozenset()
 
     def hold(self, key: DocumentKey, answer: Answer, at: datetime | None = None) -> None:
-        """Answer readers of a document with `answer`, not with its file; `at` is its instant."""
+        """Answer readers of a document with `answer`, not with its file.
+
+        `at` is the instant of an answer that the journal has, and that its file is to become.
+        """
         if at is not None:
             self._instants[key] = at
         self._held[key] = answer
@@ -36,6 +39,11 @@ class Overlay:
     def instant(self, key: DocumentKey) -> datetime | None:
         """Return the instant of the answer that is held, None if it is not known."""
         return self._instants.get(key)
+
+    @property
+    def unpublished(self) -> Sequence[DocumentKey]:
+        """The documents whose answer only the journal has."""
+        return list(self._instants)
 
     def release(self, key: DocumentKey) -> None:
         """Let readers see a document's file again."""

@@ -34,7 +34,6 @@ from seline.clock import Clock
 from seline.domain.backup import Backup
 from seline.domain.document import Content, DocumentKey, Revision
 from seline.domain.incident import Incident
-from seline.domain.plural import counted
 from seline.domain.verdict import Verdict
 from seline.errors import StorageError
 from seline.ports.medium import Capability
@@ -56,6 +55,7 @@ from seline.storage.volume.journal.journal import (
     JournalFile,
     allocate_journal_files,
     open_journal_files,
+    opened_journal_files,
 )
 from seline.storage.volume.journal.publishing import Earlier, Publisher, Unpublished
 from seline.storage.volume.journal.replaying import JournalReplay
@@ -135,6 +135,8 @@ class JournalCommitter:
         self._journal: Journal | None = None
         self._why_without = ""
         self._unpublished: dict[DocumentKey, Unpublished] = {}
+        self._failing: set[DocumentKey] = set()
+        self._unreplayed: Sequence[DocumentKey] = ()
         self._active = _Responsible()
         self._ending = _Responsible()
         self._checkpoint: Future[None] | None = None
@@ -152,13 +154,15 @@ class JournalCommitter:
             detail = self._why_without or "each change is synced in its files"
             is_as_wanted = not self._why_without
             return Capability(name="commit", present=is_as_wanted, detail=detail, harmless=True)
-        failing = [doc for doc in list(self._unpublished.values()) if doc.failed_at_s is not None]
-        detail = f"{counted(len(failing), 'file')} could not be written" if failing else "a journal"
-        return Capability(name="commit", present=not failing, detail=detail)
+        return Capability(name="commit", present=True, detail="a journal")
 
     @property
     def is_behind(self) -> bool:
         return bool(self._unpublished)
+
+    @property
+    def unpublished(self) -> Sequence[DocumentKey]:
+        return (*self._unreplayed, *self._failing)
 
     def found(self, key: DocumentKey) -> Found | None:
         unpublished = self._unpublished.get(key)
@@ -203,24 +207,21 @@ class JournalCommitter:
     def recover(self, now: datetime, *, again: bool = False) -> frozenset[DocumentKey]:
         self._end_checkpoint()
         self._forget()
-        opened = open_journal_files(self._volume)
-        try:
+        with opened_journal_files(self._volume) as opened:
             completed = self._replay.run(opened, now)
             completed |= self.first.recover(now, again=again)
-        finally:
-            for file in opened:
-                files.close(file.descriptor)
+        self._unreplayed = ()
         self._journal = self._begin()
         return completed
 
-    def unfinished(self) -> frozenset[DocumentKey]:
-        with raising(self._volume.named, "Reading the journal"):
-            opened = open_journal_files(self._volume)
-            try:
-                return self._replay.unfinished(opened) | self.first.unfinished()
-            finally:
-                for file in opened:
-                    files.close(file.descriptor)
+    def hold_unfinished(self) -> None:
+        with (
+            raising(self._volume.named, "Reading the journal"),
+            opened_journal_files(self._volume) as opened,
+        ):
+            self._replay.hold(opened, self.overlay)
+        self._unreplayed = self.overlay.unpublished
+        self.first.hold_unfinished()
 
     def recommit(self, found: Sequence[Found], now: datetime) -> None:
         self.first.recommit(found, now)
@@ -382,12 +383,14 @@ class JournalCommitter:
                 self._disk_error(error, f"Publishing {key.name}", [key])
             document.failed_at_s = self._clock.monotonic()
             document.error = error if isinstance(error, OSError) else OSError(error.message)
+            self._failing.add(key)
             return
         made = published.backups
         self._active.touched.add(Touched(*key))
         self._active.touched |= {Touched(key.space, backup.name, is_backup=True) for backup in made}
         self._note_edit(document, published)
         del self._unpublished[key]
+        self._failing.discard(key)
         self.overlay.release(key)
         self._rotate(document, made)
 
@@ -566,6 +569,7 @@ class JournalCommitter:
 
     def _forget(self) -> None:
         self._unpublished.clear()
+        self._failing.clear()
         self._active, self._ending = _Responsible(), _Responsible()
         journal, self._journal = self._journal, None
         if journal is not None:

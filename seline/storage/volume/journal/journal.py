@@ -12,7 +12,7 @@ clean file is written with its header, in the same sync. Only the writer's threa
 import contextlib
 import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Final, NoReturn
 
@@ -200,6 +200,17 @@ def damaged(journal_files: Sequence[JournalFile], found: Sequence[ReadBatch]) ->
         if file.is_headless or (is_used and has_gap(own, min(later, default=None))):
             missing.append(file)
     return missing
+
+
+@contextlib.contextmanager
+def opened_journal_files(volume: VolumeDirectory) -> Generator[list[JournalFile]]:
+    """Open the files that exist until the block ends. Raises OSError."""
+    opened = open_journal_files(volume)
+    try:
+        yield opened
+    finally:
+        for file in opened:
+            files.close(file.descriptor)
 
 
 def allocate_journal_files(volume: VolumeDirectory, size_bytes: int) -> list[JournalFile]:

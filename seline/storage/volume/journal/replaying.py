@@ -10,7 +10,7 @@ no Seline ran; it stays, and the last content of the journal becomes a backup.
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from itertools import chain
 from typing import Final
 
@@ -19,10 +19,11 @@ from seline.domain.checksum import decode_checksum
 from seline.domain.document import SELINE, Content, DocumentKey, Revision
 from seline.domain.incident import Incident, IncidentKind
 from seline.domain.plural import shortened
-from seline.domain.verdict import Judged, Verdict
+from seline.domain.verdict import DAMAGED, Judged, Verdict
 from seline.errors import UnsupportedFormat
 from seline.storage.volume import files
 from seline.storage.volume.capabilities import Capabilities
+from seline.storage.volume.commit.overlay import Overlay
 from seline.storage.volume.current import CurrentDocuments
 from seline.storage.volume.directory import VolumeDirectory
 from seline.storage.volume.journal.codec import JournalChange, ReadBatch, content_of
@@ -62,6 +63,17 @@ class DocumentHistory:
             self.is_lost = content is None
             if content is not None:
                 self.versions[change.after] = content.data
+
+    @property
+    def content(self) -> Content | None:
+        """The last content, None if the document was removed; only unless it `is_lost`."""
+        after = self.last.after
+        return None if after is None else Content.of(self.versions[after])
+
+    @property
+    def at(self) -> datetime:
+        """The instant of the last change."""
+        return datetime.fromtimestamp(self.last.at_ns / 1e9, UTC)
 
     def is_torn(self, data: bytes) -> bool:
         """Whether the bytes are those of a version of which a part did not arrive."""
@@ -128,15 +140,18 @@ class JournalReplay:
         self._report_lost([key.name for key, history in histories.items() if history.is_lost], now)
         return frozenset(histories)
 
-    def unfinished(self, journal_files: Sequence[JournalFile]) -> frozenset[DocumentKey]:
-        """Return the documents whose file is not what the journal has. Changes nothing."""
-        histories = histories_of(read_in_order(journal_files))
-        look = self.current_documents.inspector.look
-        return frozenset(
-            key
-            for key, history in histories.items()
-            if _revision(look(key).judged) != history.last.after
-        )
+    def hold(self, journal_files: Sequence[JournalFile], overlay: Overlay) -> None:
+        """Answer readers with the last contents, where a replay would write them. Writes nothing.
+
+        A document whose last content cannot be made is in doubt.
+        """
+        for key, history in histories_of(read_in_order(journal_files)).items():
+            if not self._is_behind(history, self.current_documents.inspector.look(key).judged):
+                continue
+            if history.is_lost:
+                overlay.doubt([key])
+            else:
+                overlay.hold(key, history.content, history.at)
 
     # one document
 
@@ -160,6 +175,13 @@ class JournalReplay:
             self._set_broken_aside(key, history, judged, now)
             content = Content.of(history.versions[wanted])
             self._write(self.volume.documents(key.space), key.name, key, content, history.last)
+
+    def _is_behind(self, history: DocumentHistory, judged: Judged) -> bool:
+        """Whether a replay would replace the file, or its file cannot be read."""
+        if judged.verdict is Verdict.UNREADABLE:
+            return True
+        is_current = judged.verdict not in DAMAGED and _revision(judged) == history.last.after
+        return not is_current and self._may_replace(history, judged)
 
     def _may_replace(self, history: DocumentHistory, judged: Judged) -> bool:
         """Whether the file is missing, broken or one of the versions: no person wrote it."""

@@ -1,0 +1,125 @@
+"""Content that only the journal has is served, listed and copied until its file can be written.
+
+A volume is killed with changes in its journal, and then opened where they cannot be replayed.
+"""
+
+import json
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from seline.blocking import Seline, open_seline
+from seline.errors import VolumeReadOnly
+from tests.faults.small_filesystem import SmallFilesystem, small_filesystem
+from tests.faults.test_mounts_and_limits import checks_of, remount
+
+JOURNAL_BYTES = 256 << 10
+KILLED = f"""
+import os, sys
+from seline.blocking import open_seline
+how = dict(storage__journal_bytes={JOURNAL_BYTES}, storage__publish_within_ms=10_000)
+with open_seline(sys.argv[1], **how) as seline:
+    for name in ("changed.json", "deleted.json"):
+        seline.data.save_json(name, {{"n": 0}})
+seline = open_seline(sys.argv[1], **how)
+for number in range(1, 4):
+    seline.data.save_json("changed.json", {{"n": number}})
+seline.data.save_json("new.json", {{"text": "x" * 5000}})
+seline.data.delete("deleted.json")
+os.kill(os.getpid(), 9)
+"""
+CURRENT = {"changed.json": {"n": 3}, "new.json": {"text": "x" * 5000}}
+"""What was acknowledged before the kill."""
+
+
+def opened(directory: Path) -> Seline:
+    """Open a volume with a journal."""
+    return open_seline(directory, lock_wait_s=0, storage__journal_bytes=JOURNAL_BYTES)
+
+
+@pytest.fixture
+def killed(tmp_path: Path) -> Iterator[SmallFilesystem]:
+    """Yield a small file system with a volume whose process was killed."""
+    with small_filesystem(tmp_path / "volume") as small:
+        done = subprocess.run([sys.executable, "-c", KILLED, str(small.path)], check=False)
+        assert done.returncode == -9
+        (small.path / ".seline" / "control.sock").unlink(missing_ok=True)
+        yield small
+
+
+def served(seline: Seline) -> dict[str, object]:
+    """Return every listed document's value."""
+    return {info.name: seline.data.load_json(info.name) for info in seline.data.documents()}
+
+
+# a read-only volume
+
+
+def test_a_read_only_volume_serves_what_only_its_journal_has(killed: SmallFilesystem) -> None:
+    remount(killed.path, "ro")
+    with opened(killed.path) as seline:
+        assert served(seline) == CURRENT
+        assert seline.data.load_json("deleted.json") == {}
+        sizes = {info.name: info.size_bytes for info in seline.data.documents()}
+        assert sizes["new.json"] == len(seline.raw("new.json"))
+        checks = checks_of(seline)
+        assert "read-only" in checks["writing"]["detail"]
+        assert checks["journal"]["detail"].startswith("3 documents only in the journal")
+        assert checks["journal"]["fix"] == checks["writing"]["fix"]
+        assert seline.verify().findings == ()
+        with pytest.raises(VolumeReadOnly):
+            seline.data.save_json("changed.json", {"n": 4})
+
+        remount(killed.path, "rw")
+        seline.data.save_json("other.json", {})
+        assert served(seline) == {**CURRENT, "other.json": {}}
+        assert (killed.path / "new.json").exists()
+        assert not (killed.path / "deleted.json").exists()
+        assert "journal" not in checks_of(seline)
+
+
+# a file that cannot be written
+
+
+@contextmanager
+def immutable(path: Path) -> Iterator[None]:
+    """Make a file immutable until the block ends."""
+    if subprocess.run(["chattr", "+i", path], check=False, capture_output=True).returncode:
+        pytest.skip("this file system has no immutable files")
+    try:
+        yield
+    finally:
+        subprocess.run(["chattr", "-i", path], check=False)
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    """Wait until the writer's idle work has brought something about."""
+    until = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+@pytest.mark.follows("operations/checks:_journal")
+def test_a_file_that_cannot_be_written_is_reported_until_it_is(killed: SmallFilesystem) -> None:
+    path = killed.path / "changed.json"
+    with opened(killed.path) as seline, immutable(path):
+        for number in (4, 5):  # the second one does not end the report of the first
+            seline.data.save_json("changed.json", {"n": number})
+            wait_for(lambda: "journal" in checks_of(seline))
+        checks = checks_of(seline)
+        assert checks["journal"]["detail"] == "1 document only in the journal: changed.json"
+        assert "Another check here names what refuses a file" in checks["journal"]["fix"]
+        assert served(seline)["changed.json"] == {"n": 5}
+        assert json.loads(path.read_bytes()) == {"n": 3}
+
+        [command] = re.findall(r"`(chattr [^`]+)`", checks["access_refused"]["detail"])
+        subprocess.run(command, shell=True, check=True)
+        wait_for(lambda: not {"journal", "access_refused"} & checks_of(seline).keys())
+        assert json.loads(path.read_bytes()) == {"n": 5}
