@@ -101,7 +101,7 @@ class Exporter:
         self.purges = Purges(store, targets)
         self._volume = store.volume_file
         self._turns = defaultdict[str, asyncio.Lock](asyncio.Lock)
-        """One export at a time at each destination, by its name."""
+        """One export or drill at a time at each destination, by its name."""
 
     def read(self, store: DocumentStore) -> None:
         """Read what an earlier process recorded, unless it is known. Blocks."""
@@ -166,7 +166,8 @@ class Exporter:
 
         It is restored in `scratch` space, if there is one. Raises ExportFailed.
         """
-        async with self.destinations.using(target.destination.name):
+        name = target.destination.name
+        async with self._turns[name], self.destinations.using(name):  # no export is removed then
             return await self._drill(target, scratch)
 
     async def _drill(self, target: Target, scratch: Scratch | None) -> str:

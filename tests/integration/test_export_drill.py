@@ -3,7 +3,7 @@
 import asyncio
 import json
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 
 import pytest
@@ -16,7 +16,7 @@ from seline.operations.copies import Copies
 from seline.operations.export_folders import PROOF_NAME, ExportFolders
 from seline.outbound.destinations.folder import Folder
 from seline.outbound.sealing import AgeSealer, new_key
-from seline.ports.destinations import Target
+from seline.ports.destinations import OBJECT_BYTES_MAX, Target
 from seline.ports.sealing import UNSEALED, Sealer
 from tests.integration.test_drill import DAY_S, check, flip
 from tests.mirrored_bot import Bot, Counted
@@ -156,6 +156,36 @@ async def test_a_proof_that_is_no_proof_is_passed_over(
 async def test_a_destination_without_an_export_is_not_proven(bot: Bot) -> None:
     assert "it has no export yet" in await bot.operations.drill()
     assert (await check(bot))["status"] == "info"
+
+
+class Overtaken(Counted):
+    """A folder at which an export is run, if one can be, before a pack is read."""
+
+    exporting: Callable[[], Coroutine[None, None, str]] | None = None
+    export: asyncio.Task[str] | None = None
+
+    async def get(self, key: str, *, bytes_max: int = OBJECT_BYTES_MAX) -> bytes:
+        if "pack-" in key and self.exporting is not None and self.export is None:
+            self.export = asyncio.create_task(self.exporting())
+            await asyncio.wait([self.export], timeout=2)
+        return await super().get(key, bytes_max=bytes_max)
+
+
+async def test_no_export_is_removed_while_it_is_drilled(tmp_path: Path) -> None:
+    """A run that keeps one export waits for the drill of the one before."""
+    bucket = Overtaken(tmp_path / "bucket")
+    bot = Bot(tmp_path, bucket, target=Target(bucket, 1, same_disk=True))
+    await bot.data.save_json("a.json", {"n": 0})
+    await bot.operations.exports.run()
+    bot.clock.advance(1)
+    await bot.data.save_json("a.json", {"n": 1})
+    bucket.exporting = bot.operations.exports.run
+
+    assert "restored, and compared" in await bot.operations.drill()
+
+    assert bucket.export is not None
+    assert "read back" in await bucket.export
+    await bot.store.close()
 
 
 async def test_two_destinations_are_restored_one_after_the_other(
