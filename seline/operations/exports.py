@@ -308,7 +308,10 @@ class Exporter:
         async with aclosing(self.files(self.sealer, after=after, made=made.append)) as files:
             async for export, file, spool in files:
                 if export in there:
-                    raise ExportFailed(f"{target.name} holds {export} already.")
+                    raise ExportFailed(
+                        f"{target.name} holds {export} already.",
+                        hint="Repeat it a second later: an export is named after its second.",
+                    )
                 if file == MANIFEST_NAME:
                     summary = judged(made[0], sizes)
                     if summary.doubt or self.sealer.suffix:

@@ -71,6 +71,24 @@ def test_a_damaged_export_is_written_again_and_drilled(tmp_path: Path, follow: F
     assert (check(line)["status"], "last proven" in check(line)["detail"]) == ("ok", True)
 
 
+@pytest.mark.follows("operations/exports:_write")
+async def test_an_export_is_repeated_a_second_later(tmp_path: Path, follow: Follow) -> None:
+    clock = FakeClock()
+    store = open_managed(tmp_path / "data", clock)
+    targets = [Target(Folder("nas", str(tmp_path / "nas")), 7)]
+    exports = Operations(store, targets).exports
+    await DataManager(store).save_json(NAME, [1])
+    await exports.run()
+    await DataManager(store).save_json(NAME, [2])
+    with pytest.raises(ExportFailed, match="already"):
+        await exports.run()
+    [(_, record)] = exports.destinations.records()
+    follow(record.cure).asks("Repeat it a second later")
+    clock.advance(1)
+    assert "read back" in await exports.run()
+    await store.close()
+
+
 def emptied(line: Line) -> None:
     """Export three documents, then one, which is in doubt; an export's name has its second."""
     for number in range(3):
