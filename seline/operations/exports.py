@@ -216,8 +216,9 @@ class Exporter:
         destination, name = target.destination, target.destination.name
         await self.destinations.enter(destination, job="export")
         own = await self._own(destination)
-        await own.remove_leftovers()
+        younger = await own.remove_leftovers()
         listing = await own.listed()
+        listing.left_out.extend(younger)
         there = listing.whole
         await self._learn_proof(own, there)
         newest = await own.read_back(there[0].name) if there else None
@@ -252,7 +253,8 @@ class Exporter:
         removed |= set() if lacking else {*replaced(there.damaged, kept, keep)}
         for name in sorted(removed):
             await own.folders.remove(name)
-        left = {*there.damaged, *(export.name for export in exports)} - removed
+        others = (*there.damaged, *there.left_out)  # each may have what was purged
+        left = {*others, *(export.name for export in exports)} - removed
         oldest = min(filter(None, map(parse_export_name, left)))
         await self.purges.ended(own.folders.name, mirror=False, oldest=oldest)
 

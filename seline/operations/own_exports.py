@@ -44,13 +44,15 @@ class OwnExport(NamedTuple):
 
 
 class OwnListing(NamedTuple):
-    """The whole exports, the one written last first, and the names of the damaged ones.
+    """The whole exports, the one written last first, and the names of the others.
 
-    The manifest of a damaged one is not what a Seline wrote, so its number is not known.
+    The manifest of a damaged one is not what a Seline wrote, so its number is not known. One that
+    is left out cannot be read now, is of a newer Seline, or is not complete.
     """
 
     whole: list[OwnExport]
     damaged: list[str]
+    left_out: list[str]
 
 
 class OwnExports:
@@ -65,8 +67,8 @@ class OwnExports:
         self._sealer = sealer
 
     async def listed(self) -> OwnListing:
-        """Return the exports; one of a newer Seline, or that cannot be read now, is left out."""
-        own = OwnListing([], [])
+        """Return the exports that have a manifest."""
+        own = OwnListing([], [], [])
         for name in await self.folders.complete():
             if volume_of_export(name) != self._volume:
                 continue
@@ -74,8 +76,8 @@ class OwnExports:
                 manifest = await self.folders.manifest(name)
             except SelineError as error:
                 _log.warning("%s: %s is not sound: %s", self.folders.name, name, error.message)
-                if isinstance(error, ExportDamaged):
-                    own.damaged.append(name)
+                others = own.damaged if isinstance(error, ExportDamaged) else own.left_out
+                others.append(name)
             else:
                 summary = await self.folders.summary(manifest)
                 own.whole.append(OwnExport.of(manifest, summary))
@@ -96,8 +98,12 @@ class OwnExports:
                 summary = summary_of(await self._with_names(newest.name))
         return with_summary((), newest.taken_at, summary)
 
-    async def remove_leftovers(self) -> None:
-        """Remove exports without a manifest once they are old: a younger one may be in progress."""
+    async def remove_leftovers(self) -> list[str]:
+        """Remove exports without a manifest once they are old; return the younger ones.
+
+        One of these may be in progress.
+        """
+        younger: list[str] = []
         for leftover in await self.folders.leftovers():
             started_at = parse_export_name(leftover)
             if started_at is None or volume_of_export(leftover) != self._volume:
@@ -105,6 +111,9 @@ class OwnExports:
             if self._store.clock.now() - started_at > LEFT_BEHIND_AFTER:
                 _log.warning("%s: removing %s, which a crash left", self.folders.name, leftover)
                 await self.folders.remove(leftover)
+            else:
+                younger.append(leftover)
+        return younger
 
     async def read_back(self, export: str) -> Manifest | None:
         """Return the manifest of an export if all of it is still as it was written, else None."""

@@ -148,6 +148,32 @@ async def test_exports_hold_a_purged_document_until_so_many_newer_ones_are_made(
     await bot.store.close()
 
 
+@pytest.mark.parametrize("is_complete", [True, False])
+async def test_an_export_that_is_not_listed_may_hold_what_was_purged(
+    tmp_path: Path, is_complete: bool
+) -> None:
+    """It is of a newer Seline, or was interrupted: its packs are there."""
+    nas = Folder("nas", str(tmp_path / "nas"))
+    bot = Bot(tmp_path, nas, target=Target(nas, 2, same_disk=True))
+    for name in ("a.json", "b.json"):
+        await bot.data.save_json(name, {"of": name})
+    await bot.operations.exports.run()
+    [manifest] = (tmp_path / "nas").glob("*/manifest.json")
+    if is_complete:
+        manifest.write_text('{"format": 2}')
+    else:
+        manifest.unlink()
+    await bot.data.delete("b.json", purge=True)
+
+    for number in range(3):
+        bot.clock.advance(HOUR_S)
+        await bot.data.save_json("a.json", {"n": number})
+        await bot.operations.exports.run()
+
+    assert "b.json, which was purged, may be in exports at nas" in await said(bot)
+    await bot.store.close()
+
+
 def test_the_command_says_until_when_a_copy_may_hold_what_it_erases(tmp_path: Path) -> None:
     table = {"name": "bucket", "url": f"file://{tmp_path / 'b'}", "mode": "both", "same_disk": True}
     line = line_at(tmp_path, SELINE_EXPORTS__DESTINATIONS=json.dumps([table]))
