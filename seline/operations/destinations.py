@@ -229,21 +229,9 @@ class Destinations:
         whole: dict[str, Any] = {} if lacking else {"whole_at": now, "whole_since": since}
         await self._note(destination.name, failure="", cure="", lacking=tuple(lacking), **whole)
 
-    async def wrote_export(
-        self,
-        destination: ObjectStore,
-        *,
-        sizes: tuple[DaySize, ...],
-        encrypted: str = "",
-        revisions: str = "",
-    ) -> None:
-        """Record what the next export is compared with.
-
-        `encrypted` names an encrypted export, whose manifest does not show its `revisions`.
-        """
-        await self._note(
-            destination.name, export_sizes=sizes, encrypted=encrypted, revisions=revisions
-        )
+    async def compared(self, destination: ObjectStore, **known: Any) -> None:
+        """Record the fields `known`, with which the next copy is compared."""
+        await self._note(destination.name, **known)
 
     async def mirror_began(self, destination: ObjectStore) -> datetime | None:
         """Record when the first copy was begun; return the instant of the newest one."""

@@ -228,8 +228,10 @@ class Exporter:
                 return ExportDone(f"{name}: nothing changed since {newest.name}", doubt=doubt)
         sizes: tuple[DaySize, ...] = ()
         if not accept:
-            known = self.destinations.record(name).export_sizes or await own.sizes(there)
-            sizes = known or self.destinations.sizes
+            sizes = self.destinations.record(name).export_sizes or await own.sizes(there)
+            sizes = sizes or self.destinations.sizes
+        else:  # first, so that a crash after the export does not put the next one in doubt
+            await self.destinations.compared(destination, export_sizes=())
         after = there[0].sequence if there else 0  # it is higher than the volume's after a rollback
         written = await self._write(own.folders, sizes, after)
         await self.destinations.enter(destination, job="export")  # it is still the same one
@@ -351,8 +353,8 @@ class Exporter:
         if self.sealer.suffix:
             encrypted = manifest.name
             revisions = await self._digest(manifest.revisions)
-        await self.destinations.wrote_export(
-            destination, sizes=sizes, encrypted=encrypted, revisions=revisions
+        await self.destinations.compared(
+            destination, export_sizes=sizes, encrypted=encrypted, revisions=revisions
         )
 
     async def _digest(self, revisions: dict[str, str]) -> str:

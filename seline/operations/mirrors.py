@@ -286,6 +286,8 @@ class _Lane:
             await self._meet(accept=accept)
         elif self._is_due(self._looked_at, LOOK_EVERY):
             await self._look()
+        if accept:  # first, so that a crash after the head does not put the next one in doubt
+            await self._destinations.compared(destination, largest=())
         known = self._destinations.record(name)
         sequence = max(known.sequence, self._store.volume_file.value.exports)
         head = await self.mirror.run(

@@ -1,5 +1,6 @@
 """Test exports that lost over half of the documents: they displace nothing until accepted."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -115,6 +116,50 @@ async def test_retention_goes_on_once_the_loss_is_accepted(bot: Bot, tmp_path: P
     assert len((await Copies(bot.bucket, UNSEALED).find()).documents) == 1
     await export(bot, d="later")
     assert await doubts(bot) == [(1, False), (1, False)]
+
+
+class Dying(Folder):
+    """A folder after whose next object with this in its path the process ends."""
+
+    last: str | None = None
+
+    async def put(self, key: str, data: bytes, *, replace: bool = True) -> None:
+        await super().put(key, data, replace=replace)
+        if self.last and self.last in key:
+            self.last = None
+            raise asyncio.CancelledError
+
+
+@pytest.mark.parametrize(("mode", "last"), [("export", MANIFEST_NAME), ("mirror", "/heads/")])
+async def test_an_accepted_loss_stays_accepted_if_the_process_ends_after_the_copy(
+    tmp_path: Path, mode: Mode, last: str
+) -> None:
+    nas = Dying("nas", str(tmp_path / "nas"))
+    target = Target(nas, KEEP, same_disk=True, mode=mode)
+    bot = Bot(tmp_path, nas, target=target)
+
+    async def copy() -> str:
+        bot.clock.advance(1)
+        by = bot.operations
+        return await (by.exports if mode == "export" else by.mirrors).run()
+
+    for name in "abcd":
+        await bot.data.save_json(f"{name}.json", 1)
+    await copy()
+    for name in "abc":
+        await bot.data.delete(f"{name}.json")
+    with pytest.raises(ExportFailed, match="in doubt"):
+        await copy()
+    bot.clock.advance(1)
+    nas.last = last
+    with pytest.raises(asyncio.CancelledError):
+        await bot.operations.accept("nas")
+
+    bot.operations = Operations(bot.store, [target], version="test")
+    await bot.data.save_json("d.json", 2)
+
+    assert "nas: " in await copy()
+    await bot.store.close()
 
 
 async def test_exports_in_doubt_go_once_the_documents_are_back(bot: Bot) -> None:
