@@ -232,7 +232,8 @@ class Exporter:
             sizes = sizes or self.destinations.sizes
         else:  # first, so that a crash after the export does not put the next one in doubt
             await self.destinations.compared(destination, export_sizes=())
-        after = there[0].sequence if there else 0  # it is higher than the volume's after a rollback
+        known_last = max(self.destinations.sequence, self._volume.value.exports)
+        after = await own.last_number(there, known_last)
         written = await self._write(own.folders, sizes, after)
         await self.destinations.enter(destination, job="export")  # it is still the same one
         await self._note_written(destination, written, sizes)

@@ -19,14 +19,14 @@ from seline.domain import mirror
 from seline.domain.document import BOT, Revision
 from seline.domain.doubt import DaySize, doubt_about, with_copy
 from seline.domain.manifest import PackedDocument
-from seline.domain.mirror import Head, MirrorManifest, StoredObject, parse_head_name
+from seline.domain.mirror import Head, MirrorManifest, StoredObject
 from seline.domain.plural import counted
 from seline.errors import ExportFailed
 from seline.manager.managed_store import ManagedStore
 from seline.manager.transfer import snapshot_of
 from seline.operations.changed_names import ChangedNames, Waiting
 from seline.operations.mirror_contents import Copying
-from seline.operations.mirror_store import MirrorStore, in_thread
+from seline.operations.mirror_store import MirrorStore, check_number, in_thread
 from seline.operations.mirror_unread import OlderContent, Unread, older_contents, with_older
 from seline.ports.destinations import ObjectForbidden, ObjectStore
 from seline.ports.sealing import Sealer
@@ -168,7 +168,7 @@ class Mirror:
         at = MirrorStore(self.destination, self._sealer, await self._volume_id())
         self.largest = self.largest or tuple(largest)
         if not self._chain:
-            await self._look(at)
+            await self._look(at, sequence)
         self.largest = self.largest or tuple(elsewhere)
         if accept:
             self.largest, self._unread = (), Unread()
@@ -181,7 +181,7 @@ class Mirror:
             names = [*snapshot.names, *await self._deleted(snapshot)] if is_base else list(seen)
             for name in seen:
                 recorded.pop(name, None)
-            number = self._next(sequence)
+            number = max(sequence, self._sequence) + 1
             name_key = await self._name_key() if self._sealer.suffix else ""
             copying = Copying(self._store, snapshot, at, self._stored, name_key, recorded)
             read = await self._read(at, copying, names, {*seen, *names}, purged.keys())
@@ -230,8 +230,11 @@ class Mirror:
 
     # parts
 
-    async def _look(self, at: MirrorStore) -> None:
-        """Learn what the destination has. With credentials that only write, it has nothing."""
+    async def _look(self, at: MirrorStore, known: int) -> None:
+        """Learn what the destination has. With credentials that only write, it has nothing.
+
+        `known` is the highest number of a copy that the volume knows.
+        """
         try:
             names = await at.heads()
             chain = accepted = await at.newest_chain(names)
@@ -244,7 +247,8 @@ class Mirror:
                 error.message,
             )
             return
-        for _, sequence in filter(None, map(parse_head_name, names[:1])):
+        for sequence, path in map(at.numbered, names[:1]):
+            check_number(sequence, known, path)
             self._sequence = sequence
         if accepted and not self.largest:
             self.largest = _with_head((), accepted[-1])
@@ -259,17 +263,6 @@ class Mirror:
             for entry in head.objects
             if entry.key not in self._lost
         }
-
-    def _next(self, sequence: int) -> int:
-        """Return the number after `sequence` and every one that is there."""
-        following = max(sequence, self._sequence) + 1
-        if parse_head_name(mirror.head_name(self._store.clock.now(), following)) is None:
-            raise ExportFailed(
-                f"It has a copy with the number {following - 1}, after which there is none. "
-                "Nothing was copied.",
-                hint=f"Another program has stored it: remove `heads/*-{following - 1}.json` there.",
-            )
-        return following
 
     def _needs_base(self) -> bool:
         if not self._chain or len(self._chain) >= mirror.CHAIN_HEADS_MAX:

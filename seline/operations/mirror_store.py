@@ -24,7 +24,7 @@ from seline.domain.mirror import (
     Proof,
     StoredObject,
 )
-from seline.errors import ExportDamaged
+from seline.errors import ExportDamaged, ExportFailed
 from seline.operations.packs import (
     LIST_BYTES_MAX,
     packed,
@@ -37,6 +37,8 @@ from seline.ports.sealing import Sealer
 
 OBJECTS_RATIO_MAX: Final = 4
 """A list of digests is stored in over a third of its size, because digests hardly compress."""
+NUMBER_STEP_MAX: Final = 10**9
+"""A volume that was rolled back is not as many copies behind."""
 T = TypeVar("T")
 
 
@@ -124,6 +126,12 @@ class MirrorStore:
     async def heads(self) -> list[str]:
         """Return the names of the heads, the last one first."""
         return mirror.newest_first(await self._names("heads"))
+
+    def numbered(self, head: str) -> tuple[int, str]:
+        """Return the number of a listed head, and its path."""
+        found = mirror.parse_head_name(head)
+        assert found is not None
+        return found[1], self._path("heads", head)
 
     async def proofs(self) -> list[str]:
         """Return the names of the heads that a drill has proven, the last one first."""
@@ -329,6 +337,20 @@ class MirrorStore:
 
     def _opened(self, stored: bytes, *, sealed: bool) -> bytes:
         return self._sealer.open(stored) if sealed else stored
+
+
+def check_number(number: int, known: int, path: str) -> None:
+    """Raise ExportFailed for a number that no copy can have yet.
+
+    `known` is the highest that the volume knows. Later copies have higher ones, of which none would
+    be left.
+    """
+    if number - known > NUMBER_STEP_MAX:
+        raise ExportFailed(
+            f"It has a copy with the number {number}, which this volume has not reached. Nothing "
+            "was copied.",
+            hint=f"Another program has stored it: remove `{path}` there.",
+        )
 
 
 async def read_claim(destination: ObjectStore) -> Claim | None:

@@ -18,6 +18,7 @@ from seline.domain.manifest import LIST_NAME, Manifest, parse_export_name, volum
 from seline.errors import ExportDamaged, SelineError
 from seline.manager.managed_store import ManagedStore
 from seline.operations.export_folders import ExportFolders
+from seline.operations.mirror_store import MirrorStore, check_number
 from seline.operations.packs import LIST_BYTES_MAX, check_pack, with_names
 from seline.ports.destinations import ObjectTooLarge
 from seline.ports.sealing import Sealer
@@ -97,6 +98,18 @@ class OwnExports:
             with suppress(SelineError):
                 summary = summary_of(await self._with_names(newest.name))
         return with_summary((), newest.taken_at, summary)
+
+    async def last_number(self, exports: Sequence[OwnExport], known: int) -> int:
+        """Return the highest number that a copy here has, also a head of the mirror.
+
+        It is higher than `known`, that of the volume, after a rollback or a restore.
+        """
+        at = MirrorStore(self.folders.store, self._sealer, self._volume)
+        numbered = [(export.sequence, export.name) for export in exports[:1]]
+        numbered += map(at.numbered, (await at.heads())[:1])
+        last, path = max(numbered, default=(0, ""))
+        check_number(last, known, path)
+        return last
 
     async def remove_leftovers(self) -> list[str]:
         """Remove exports without a manifest once they are old; return the younger ones.

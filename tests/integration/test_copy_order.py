@@ -1,12 +1,15 @@
 """Test which copy a restore takes where a destination has a mirror and exports."""
 
+import shutil
 from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from seline.domain.copy import EXPORT, MIRROR
+from seline.domain.manifest import MANIFEST_NAME, decode_manifest, encode_manifest
 from seline.errors import ExportFailed
 from seline.operations import Operations
 from seline.operations.copies import Copies
@@ -107,6 +110,51 @@ async def test_a_copy_of_a_clock_that_was_ahead_is_not_the_newest(bot: Bot, tmp_
 
     assert [info.kind for info in found] == [MIRROR, EXPORT, MIRROR]
     assert await restored(tmp_path, bot.operations.exports.destinations.targets) == ("bucket", 2)
+
+
+async def test_the_first_export_of_a_volume_that_was_rolled_back_is_after_the_heads_there(
+    bot: Bot, tmp_path: Path
+) -> None:
+    await bot.data.save_json("a.json", {"n": 0})
+    await bot.mirrored()
+    await bot.store.close()
+    shutil.copytree(tmp_path / "data", tmp_path / "older" / "data")
+    both = bot.operations.exports.destinations.targets[0]
+    ahead = Bot(tmp_path, both.destination, target=both)
+    for number in range(3):
+        ahead.clock.advance(60)
+        await ahead.data.save_json("a.json", {"n": number})
+        await ahead.mirrored()
+    await ahead.store.close()
+
+    older = Bot(tmp_path / "older", both.destination, target=both)
+    older.clock.advance(YEAR_S)
+    await older.operations.exports.run()
+
+    [newest, *_] = await Copies(both.destination, UNSEALED).usable()
+    assert newest.kind == EXPORT
+    await older.store.close()
+
+
+@pytest.mark.parametrize("number", [10**18 - 1, 10**17])
+async def test_an_export_with_a_number_out_of_reach_stops_exports_until_it_is_removed(
+    bot: Bot, tmp_path: Path, number: int
+) -> None:
+    await bot.data.save_json("a.json", {"n": 0})
+    await bot.operations.exports.run()
+    [manifest] = (tmp_path / "bucket").glob(f"*/{MANIFEST_NAME}")
+    forged = decode_manifest(manifest.read_bytes())
+    manifest.write_bytes(encode_manifest(msgspec.structs.replace(forged, sequence=number)))
+    for second in range(2):
+        bot.clock.advance(60)
+        await bot.data.save_json("a.json", {"later": second})
+        with pytest.raises(ExportFailed, match=f"has not reached.*remove `{forged.name}`"):
+            await bot.operations.exports.run()
+
+    shutil.rmtree(manifest.parent)
+
+    assert "read back" in await bot.operations.exports.run()
+    assert "1 document" in await bot.mirrored()
 
 
 async def test_an_export_after_the_last_mirror_is_the_newest(bot: Bot) -> None:
