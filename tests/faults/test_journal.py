@@ -1,5 +1,6 @@
 """The journal: one flush per save, a replay that loses nothing, and files that follow."""
 
+import json
 import os
 import random
 import shutil
@@ -14,9 +15,13 @@ import msgspec
 import pytest
 
 from seline.blocking import Seline, open_seline
+from seline.clock import Clock
+from seline.domain.backup import Backup
+from seline.domain.document import Content, DocumentKey
 from seline.domain.json_codec import encode
 from seline.errors import UnsupportedFormat
 from seline.storage.volume import files
+from seline.storage.volume.commit.staging import Staged, Staging
 from seline.storage.volume.journal import form, journal, replaying
 from seline.storage.volume.journal.codec import (
     BLOCK_BYTES,
@@ -25,12 +30,14 @@ from seline.storage.volume.journal.codec import (
     Header,
     JournalChange,
     batches,
+    change_of,
     decode_header,
     delta,
     encode_batch,
     encode_header,
     has_gap,
 )
+from seline.storage.volume.journal.replaying import DocumentHistory
 from tests.faults.powercut.scenarios import Way, states_of
 from tests.faults.powercut.states import Cutting
 from tests.faults.powercut.trying import sample, try_some
@@ -129,6 +136,25 @@ def test_the_difference_of_two_contents_gives_the_later_one_back() -> None:
         assert before[:prefix] + middle + before[len(before) - suffix :] == after
 
 
+def test_every_version_of_a_large_document_is_made_from_the_few_that_are_held() -> None:
+    chance = random.Random(2)
+    contents = [Content.of(chance.randbytes(9000))]
+    changes = list[JournalChange]()
+    for number in range(300):
+        data = contents[-1].data
+        at, end = sorted(chance.choices(range(len(data)), k=2))
+        contents.append(Content.of(data[:at] + chance.randbytes(9) + data[end:] + bytes(end - at)))
+        key = DocumentKey("", "a.json")
+        changes.append(change_of(key, *contents[-2:], number, with_image=number == 0))
+    history = DocumentHistory(changes[0])
+    for change in changes:
+        history.add(change)
+
+    assert all(history.content_of(content.revision) == content for content in contents)
+    assert len(history.versions._whole) < 9
+    assert set(history.versions.values()) == {content.data for content in contents}
+
+
 # one flush, and the files
 
 
@@ -140,6 +166,44 @@ def test_a_save_is_one_flush(tmp_path: Path) -> None:
             seline.data.save_json("a.json", {"n": number})
 
         assert files.flushes() - before == 10
+
+
+def test_a_change_of_a_large_document_takes_its_part_of_the_journal(tmp_path: Path) -> None:
+    """Fifteen contents of 50 KB would fill a file of 256 KiB three times over."""
+    with opened(tmp_path, within_ms=10_000) as seline:
+        seline.data.save_json("a.json", {"n": 0, "items": ["x" * 50] * 800})
+        seline.data.update_field("a.json", "n", 1)
+        before = files.flushes()
+        for number in range(2, 17):
+            seline.data.update_field("a.json", "n", number)
+
+        assert files.flushes() - before == 15
+
+
+def test_the_backups_of_a_document_that_goes_on_changing_follow_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its file is written every other change, and its five backups once in a second."""
+    now_s, written = [0.0], list[str]()
+
+    def copy(self: Staging, staged: Staged, content: Content, backup: Backup) -> Staged:
+        written.append(backup.name)
+        return real(self, staged, content, backup)
+
+    real = Staging.copy
+    with opened(tmp_path) as seline:
+        seline.data.save_json("a.json", {"n": 0})
+        monkeypatch.setattr(Clock, "monotonic", lambda _: now_s[0])
+        monkeypatch.setattr(Staging, "copy", copy)
+        for number in range(1, 101):
+            now_s[0] += 0.03
+            seline.data.save_json("a.json", {"n": number})
+
+        assert json.loads((tmp_path / "a.json").read_bytes())["n"] > 90
+        assert len(written) <= 5 * 4
+        assert [
+            seline.data.read_backup("a.json", b.name) for b in seline.data.backups("a.json")
+        ] == [{"n": number} for number in range(99, 94, -1)]
 
 
 def test_an_acknowledged_change_is_read_before_its_file_is_written(tmp_path: Path) -> None:
@@ -290,6 +354,24 @@ def _no_backup_replayed(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(replaying.JournalReplay, "_bring_backup", lambda *_: None)
 
 
+def _part_for_the_whole(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(replaying, "data_after", lambda change, _before: change.data)
+    patch.setattr(DocumentHistory, "content_of", lambda self, revision: _unchecked(self, revision))
+
+
+def _first_part_alone(patch: pytest.MonkeyPatch) -> None:
+    def add_after(self: replaying.Versions, change: JournalChange) -> None:
+        if change.image is not None or not change.prefix:
+            real(self, change)
+
+    real = replaying.Versions.add_after
+    patch.setattr(replaying.Versions, "add_after", add_after)
+
+
+def _unchecked(history: DocumentHistory, revision: str) -> Content | None:
+    return Content.of(history.versions[revision]) if revision in history.versions else None
+
+
 WRONG: Final[Mapping[str, tuple[str, Way]]] = {
     "the journal is not synced": ("save, by a journal, files later", _unsynced_journal),
     "the content before is left out": ("save, by a journal", _without_the_content_before),
@@ -297,6 +379,14 @@ WRONG: Final[Mapping[str, tuple[str, Way]]] = {
     "files are written first": ("transaction, by a journal", _published_first),
     "nothing is replayed": ("transaction, by a journal, files later", _not_replayed),
     "no backup is replayed": ("save, by a journal", _no_backup_replayed),
+    "a part is taken for the whole": (
+        "changes of a large document, by a journal, files later",
+        _part_for_the_whole,
+    ),
+    "a later part is left out": (
+        "changes of a large document, by a journal, files later",
+        _first_part_alone,
+    ),
 }
 
 
@@ -308,7 +398,9 @@ def test_a_journal_without_one_safeguard_is_flagged(
     states = states_of(scenario, workspace, plant, Cutting(share=0.4))
     plant(monkeypatch)
 
-    assert try_some(sample(states, 400), workspace / "states") != []
+    some = sample(states, 400)
+    parts = (some[at : at + 20] for at in range(0, len(some), 20))
+    assert any(try_some(part, workspace / "states") for part in parts)
 
 
 # with and without

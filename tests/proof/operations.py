@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from seline import __version__
 from seline.blocking import DataManager, Seline, open_seline
@@ -99,6 +100,27 @@ def _transaction(data: DataManager) -> None:
 def _edit(data: DataManager) -> None:
     with data.edit(A) as value:
         value["n"] = "new"
+
+
+def large(number: Json) -> dict[str, Json]:
+    """Return a value that is larger than what changes in it, and fits into a small journal."""
+    return {"n": number, "items": [{"at": at, "text": "y" * 40} for at in range(60)]}
+
+
+def _make_large(directory: Path) -> None:
+    with opened(directory) as seline:
+        seline.data.save_json(A, large(0))
+
+
+def change_large(seline: Seline, _directory: Path) -> None:
+    """Edit, remove and append items of the large document, in one change."""
+
+    def changed(value: Any) -> Any:
+        items = value["items"]
+        items[20]["text"] = "edited"
+        return {**value, "items": [*items[:30], *items[33:], {"at": len(items), "text": "new"}]}
+
+    seline.data.update_json(A, changed)
 
 
 def _delete_and_change(data: DataManager) -> None:
@@ -265,6 +287,12 @@ MORE = {
             act=lambda seline, _: seline.data.save_json(NEW, value(NEW, "new")) and None,
             changes=frozenset({NEW}),
             first=True,
+        ),
+        Operation(
+            name="change of a large document",
+            act=change_large,
+            prepare=_make_large,
+            changes=frozenset({A}),
         ),
         Operation(
             name="transaction that deletes",

@@ -32,7 +32,7 @@ from tests.proof.judge import SOUND_QUARANTINED, Expected, Outcome, Values, expe
 from tests.proof.operations import EVERY, A, prepare
 
 CHUNK: Final = 10
-ALSO_BUILT: Final = ("save", "delete", "transaction", "recovery")
+ALSO_BUILT: Final = ("save", "delete", "transaction", "recovery", "change of a large document")
 """The operations that are tried on other file systems too."""
 T = TypeVar("T")
 

@@ -62,7 +62,9 @@ from tests.proof.operations import (
     B,
     C,
     Operation,
+    change_large,
     documents,
+    large,
     opened,
     prepare,
     value,
@@ -300,6 +302,21 @@ SEQUENCES: Final = (
         "delete, then a save", Step(act=lambda seline, _: seline.data.delete(A)), _save("newer")
     ),
     _of_steps("save during an export", Step(act=_save_during_an_export)),
+    *(
+        replace(
+            _of_steps(
+                f"changes of a large document, {also}",
+                Step(act=lambda seline, _: seline.data.save_json(A, large(0))),
+                *(Step(act=change_large) for _ in range(3)),
+                Step(act=lambda seline, _: seline.data.update_field(A, "n", 1)),
+            ),
+            way=way,
+        )
+        for also, way in {
+            "by a journal": by_a_journal,
+            "by a journal, files later": by_a_journal_with_files_later,
+        }.items()
+    ),
 )
 """Changes of one session, each acknowledged: an earlier one must not replace a later one."""
 

@@ -12,7 +12,7 @@ Integers are big-endian. A batch takes effect whole or, if its digest does not m
 import hashlib
 import os
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 import msgspec
@@ -24,6 +24,9 @@ BLOCK_BYTES: Final = 4096
 SLOTS: Final = 2
 FIRST_BATCH_AT: Final = SLOTS * BLOCK_BYTES
 JOURNAL_FORMAT: Final = 1
+DELTA_BYTES_MIN: Final = 2048
+"""Below this size a whole content takes no more blocks than a part of it."""
+COMPARED_BYTES: Final = 16 << 10
 _DIGEST_BYTES: Final = 16
 _HEADER: Final = struct.Struct(">4sHQQB")
 _HEADER_MAGIC: Final = b"SELJ"
@@ -129,6 +132,37 @@ def encode_batch(batch: Batch, *, epoch: int, number: int) -> bytes:
     return encoded.ljust(-len(encoded) % BLOCK_BYTES + len(encoded), b"\0")
 
 
+def change_of(
+    key: DocumentKey,
+    before: Content | None,
+    after: Content | None,
+    at_ns: int,
+    *,
+    with_image: bool,
+    backup: str = "",
+) -> JournalChange:
+    """Return a change as the journal has it: the content after as what differs from the one before.
+
+    `with_image`: the file does not have the content before yet.
+    """
+    old, data = b"" if before is None else before.data, b"" if after is None else after.data
+    prefix = suffix = 0
+    if min(len(old), len(data)) >= DELTA_BYTES_MIN:
+        prefix, suffix = delta(old, data)
+    return JournalChange(
+        space=key.space,
+        name=key.name,
+        at_ns=at_ns,
+        before=None if before is None else before.revision,
+        after=None if after is None else after.revision,
+        data=data[prefix : len(data) - suffix],
+        prefix=prefix,
+        suffix=suffix,
+        image=old if with_image and before is not None else None,
+        backup=backup,
+    )
+
+
 def size_of(changes: Sequence[JournalChange]) -> int:
     """Return an upper bound of the bytes that a batch of these changes takes."""
     contents = sum(len(change.data) + len(change.image or b"") for change in changes)
@@ -179,32 +213,35 @@ def has_gap(found: Sequence[ReadBatch], before: int | None = None) -> bool:
 def delta(before: bytes, after: bytes) -> tuple[int, int]:
     """Return how many first and how many last bytes two contents share, without overlap."""
     shortest = min(len(before), len(after))
-    prefix = _shared(before, after, shortest)
-    suffix = _shared(before[prefix:][::-1], after[prefix:][::-1], shortest - prefix)
+    prefix = _shared(shortest, lambda low, high: before[low:high] == after[low:high])
+    old, new = len(before), len(after)
+    suffix = _shared(
+        shortest - prefix,
+        lambda low, high: before[old - high : old - low] == after[new - high : new - low],
+    )
     return prefix, suffix
 
 
-def _shared(one: bytes, other: bytes, size_max: int) -> int:
-    """Return the length of the common beginning, by halving."""
-    low, high = 0, size_max
-    if one[:high] == other[:high]:
-        return high
-    while high - low > 1:  # one[:low] is shared, one[:high] is not
+def _shared(size_max: int, is_same: Callable[[int, int], bool]) -> int:
+    """Return how many bytes are the same: by pieces, and by halving the first that differs."""
+    low = 0
+    while low < size_max and is_same(low, min(low + COMPARED_BYTES, size_max)):
+        low = min(low + COMPARED_BYTES, size_max)
+    high = min(low + COMPARED_BYTES, size_max)
+    while low < high:  # everything before `low` is the same, not everything before `high`
         middle = (low + high) // 2
-        if one[low:middle] == other[low:middle]:
-            low = middle
+        if is_same(low, middle + 1):
+            low = middle + 1
         else:
             high = middle
     return low
 
 
-def content_of(change: JournalChange, before: bytes) -> Content | None:
-    """Return the content after a change, given the one before; None if they do not fit."""
-    data = change.data
-    if change.prefix or change.suffix:
-        data = before[: change.prefix] + data + before[len(before) - change.suffix :]
-    content = Content.of(data)
-    return content if content.revision == change.after else None
+def data_after(change: JournalChange, before: bytes) -> bytes:
+    """Return the content after a change, given the one before."""
+    if not (change.prefix or change.suffix):
+        return change.data
+    return before[: change.prefix] + change.data + before[len(before) - change.suffix :]
 
 
 def _digest(data: bytes) -> bytes:

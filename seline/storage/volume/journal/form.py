@@ -8,22 +8,25 @@ V7  What the journal has cannot be refused any more. If a file cannot be written
     served from the overlay, an incident names it, and it is tried again.
 
     commit      append to the journal, hold in the overlay, answer
-    publish     at most `publish_within_s` later: write the files, without a sync
+    publish     at most `publish_within_s` later: write the files, without a sync; the backups of a
+                document that goes on changing follow within BACKUPS_WITHIN_S
     checkpoint  when the file is full, or after CHECKPOINT_AFTER_S: the other file takes the
                 batches; the published files are synced on another thread; the file is clean
 
-Plain changes of small documents go through the journal. Every other change (a recovery, an adopted
-edit, a purge, a large document) is committed by the first form, after the journal has given up the
-documents concerned: at each moment one of the two is responsible for a document.
+Plain changes go through the journal if they fit into one batch: what differs from the content
+before, and that content itself once in each file. Every other change (a recovery, an adopted edit,
+a purge) is committed by the first form, after the journal has given up the documents concerned: at
+each moment one of the two is responsible for a document.
 
 `journal` has the two files, `codec` their format, `publishing` writes the documents, and
 `replaying` follows a crash. Only the writer's thread comes here.
 """
 
 import logging
+import math
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -48,7 +51,7 @@ from seline.storage.volume.commit.staging import Published
 from seline.storage.volume.current import CurrentDocuments
 from seline.storage.volume.directory import VolumeDirectory
 from seline.storage.volume.journal.checkpoint import Touched, sync_published
-from seline.storage.volume.journal.codec import Batch, JournalChange, delta, size_of
+from seline.storage.volume.journal.codec import Batch, JournalChange, change_of, size_of
 from seline.storage.volume.journal.journal import (
     JOURNAL_NAMES,
     Journal,
@@ -72,13 +75,15 @@ from seline.storage.volume.os_errors import (
 
 CHECKPOINT_AFTER_S: Final = 30.0
 RETRY_S: Final = 1.0
-DELTA_BYTES_MIN: Final = 4096
-"""Below this size a whole content takes no more blocks than a part of it."""
+BACKUPS_WITHIN_S: Final = 1.0
+PUBLISH_FOR_S: Final = 0.005
+"""After this time the batches that wait have a turn, and the other documents are published then."""
+EARLIER_BYTES_MAX: Final = 8 << 20
+"""The contents of one document that wait in memory for their backups."""
 SHARE_OF_THE_VOLUME: Final = 16
 SMALL: Final = "the volume is too small for a journal"
 CARRIED_BATCHES_MAX: Final = 2
 """Of the four that a file has room for: one more must always fit beside them."""
-_SHARE_OF_A_DOCUMENT: Final = 32
 
 _log = logging.getLogger("seline.storage")
 
@@ -137,6 +142,7 @@ class JournalCommitter:
         self._unpublished: dict[DocumentKey, Unpublished] = {}
         self._failing: set[DocumentKey] = set()
         self._unreplayed: Sequence[DocumentKey] = ()
+        self._due_at_s = math.inf
         self._active = _Responsible()
         self._ending = _Responsible()
         self._checkpoint: Future[None] | None = None
@@ -165,8 +171,13 @@ class JournalCommitter:
         return (*self._unreplayed, *self._failing)
 
     def found(self, key: DocumentKey) -> Found | None:
-        unpublished = self._unpublished.get(key)
-        return None if unpublished is None else unpublished.as_found()
+        waiting = self._waiting(key)
+        return None if waiting is None else waiting.as_found()
+
+    def _waiting(self, key: DocumentKey) -> Unpublished | None:
+        """Return the document if its file is not written yet."""
+        document = self._unpublished.get(key)
+        return None if document is None or document.is_current else document
 
     def commit(self, plan: Plan, *, now: datetime) -> Committed:
         self._check_checkpoint()
@@ -180,12 +191,11 @@ class JournalCommitter:
             return self.first.commit(plan, now=now)
         at_ns = time.time_ns()
         backups = self._backups(plan.publishes, now)
-        changes = [self._change(item, backups.get(item.key), at_ns) for item in plan.publishes]
-        size_bytes = size_of(changes)
-        if size_bytes > journal.batch_bytes_max:
+        changes = self._changes(plan.publishes, backups, at_ns, journal.batch_bytes_max)
+        if changes is None:
             self._give_up(plan, now)
             return self.first.commit(plan, now=now)
-        if not journal.has_room_for(size_bytes):
+        if not journal.has_room_for(size_of(changes)):
             self._switch(now)
             raise LookAgain
         journal.append(self._batch(changes))
@@ -202,7 +212,7 @@ class JournalCommitter:
         self.first.add_backups(added)
 
     def make_durable(self, found: Sequence[Found]) -> None:
-        self.first.make_durable([item for item in found if item.key not in self._unpublished])
+        self.first.make_durable([item for item in found if self._waiting(item.key) is None])
 
     def recover(self, now: datetime, *, again: bool = False) -> frozenset[DocumentKey]:
         self._end_checkpoint()
@@ -231,24 +241,26 @@ class JournalCommitter:
 
     def settle(self, now: datetime) -> None:
         """Publish every document; one that cannot be published stays in the overlay."""
-        self._publish(list(self._unpublished.values()), now)
+        for document in list(self._unpublished.values()):
+            self._publish(document, now, backups=True)
+        self._plan_next()
 
     def tend(self, now: datetime) -> float | None:
         self._check_checkpoint()
         now_s, journal = self._clock.monotonic(), self._journal
-        documents = list(self._unpublished.values())
-        self._publish([doc for doc in documents if self._due_at_s(doc) <= now_s], now)
-        waits = [self._due_at_s(doc) - now_s for doc in self._unpublished.values()]
+        if self._due_at_s <= now_s:
+            self._publish_due(now_s, now)
+        wait_s = max(0.0, self._due_at_s - now_s)
         if self._checkpoint is not None:
-            waits.append(RETRY_S)
+            wait_s = min(wait_s, RETRY_S)
         if journal is not None and not journal.active.header.is_clean:
             left_s = self._active.since_s + CHECKPOINT_AFTER_S - now_s
             if left_s <= 0 or not journal.has_room_for(journal.batch_bytes_max):
                 with suppress(StagingFailed):
                     self._switch(now)
                 left_s = RETRY_S
-            waits.append(left_s)
-        return min(waits, default=None)
+            wait_s = min(wait_s, left_s)
+        return None if wait_s == math.inf else wait_s
 
     def close(self) -> None:
         with suppress(OSError, StorageError, CommitFailed, LookAgain):
@@ -265,19 +277,13 @@ class JournalCommitter:
         found = publish.found
         if publish.purge or publish.keeps_file or found.broken or found.removed or found.unsaved:
             return False
-        if found.judged.original is not None or found.judged.verdict not in (
-            Verdict.SOUND,
-            Verdict.MISSING,
-        ):
-            return False
-        inline_bytes = self._journal_bytes // _SHARE_OF_A_DOCUMENT
-        contents = (publish.content, found.content)
-        return all(part is None or part.size_bytes <= inline_bytes for part in contents)
+        judged = found.judged
+        return judged.original is None and judged.verdict in (Verdict.SOUND, Verdict.MISSING)
 
     def _refuse_stale(self, publishes: Sequence[Publish]) -> None:
         """Raise LookAgain for a document that was published after it was found."""
         for publish in publishes:
-            is_stale = publish.found.token is None and publish.key not in self._unpublished
+            is_stale = publish.found.token is None and self._waiting(publish.key) is None
             if is_stale and publish.found.judged.verdict is Verdict.SOUND:
                 raise LookAgain
 
@@ -286,7 +292,7 @@ class JournalCommitter:
 
         Returns False if a file cannot be synced: the first form copies it. Raises DirectoryFailed.
         """
-        found = [item.found for item in publishes if item.key not in self._unpublished]
+        found = [item.found for item in publishes if self._waiting(item.key) is None]
         try:
             for item in found:
                 self.first.syncer.make_file_durable(item)
@@ -312,27 +318,29 @@ class JournalCommitter:
                 backups[key] = index.next_backup(key.name, before, now, after)
         return backups
 
+    def _changes(
+        self,
+        publishes: Sequence[Publish],
+        backups: Mapping[DocumentKey, Backup],
+        at_ns: int,
+        bytes_max: int,
+    ) -> list[JournalChange] | None:
+        """Return the changes as the journal has them, None if they are too large for a batch."""
+        changes: list[JournalChange] = []
+        for publish in publishes:
+            change = self._change(publish, backups.get(publish.key), at_ns)
+            if size_of([change]) > bytes_max:
+                return None
+            changes.append(change)
+        return changes if size_of(changes) <= bytes_max else None
+
     def _change(self, publish: Publish, backup: Backup | None, at_ns: int) -> JournalChange:
-        key, before, after = publish.key, publish.found.content, publish.content
-        data, prefix, suffix = b"" if after is None else after.data, 0, 0
-        if before is not None and min(len(data), before.size_bytes) >= DELTA_BYTES_MIN:
-            prefix, suffix = delta(before.data, data)
-            data = data[prefix : len(data) - suffix]
-        image: bytes | None = None
-        if before is not None and self._active.keys.get(key) != before.revision:
-            image = before.data
-        return JournalChange(
-            space=key.space,
-            name=key.name,
-            at_ns=at_ns,
-            before=_revision(before),
-            after=_revision(after),
-            data=data,
-            prefix=prefix,
-            suffix=suffix,
-            image=image,
-            backup=backup.name if backup else "",
-        )
+        key, before = publish.key, publish.found.content
+        is_known = before is None or self._active.keys.get(key) == before.revision
+        return change_of(
+            key, before, publish.content, at_ns,
+            with_image=not is_known, backup=backup.name if backup else "",
+        )  # fmt: skip
 
     def _batch(self, changes: Sequence[JournalChange]) -> Batch:
         dropped = tuple(self._publisher.dropped)
@@ -343,56 +351,82 @@ class JournalCommitter:
 
     def _note(self, publish: Publish, backup: Backup | None, now: datetime, at_ns: int) -> None:
         """Hold a durable change in the overlay, until it is published."""
-        key, before = publish.key, publish.found.content
+        key, before, now_s = publish.key, publish.found.content, self._clock.monotonic()
         document = self._unpublished.get(key)
         if document is None:
-            document = Unpublished(
+            document = self._unpublished[key] = Unpublished(
                 found=publish.found, content=publish.content, at=now, at_ns=at_ns,
-                since_s=self._clock.monotonic(),
+                since_s=now_s, backups_since_s=now_s,
             )  # fmt: skip
-            self._unpublished[key] = document
+        elif document.is_current:
+            document.found, document.since_s, document.is_current = publish.found, now_s, False
         document.content, document.at, document.at_ns = publish.content, now, at_ns
         document.retain = publish.retain or document.retain
         if backup is not None and before is not None:
             document.earlier.append(Earlier(backup, before))
+            if document.earlier_bytes > EARLIER_BYTES_MAX:
+                self._publisher.prune(document)
+                if document.earlier_bytes > EARLIER_BYTES_MAX:
+                    document.since_s = document.backups_since_s = -math.inf
         self._active.keys[key] = _revision(publish.content)
+        self._due_at_s = min(self._due_at_s, self._due_of(document))
         self.overlay.hold(key, publish.content, now)
 
     # publishing
 
-    def _due_at_s(self, document: Unpublished) -> float:
+    def _due_of(self, document: Unpublished) -> float:
+        """Return the monotonic time at which something of a document is to be written."""
         if document.failed_at_s is not None:
             return document.failed_at_s + RETRY_S
+        if document.is_current:
+            return document.backups_since_s + BACKUPS_WITHIN_S
         return document.since_s + self._publish_within_s
 
-    def _publish(self, documents: Sequence[Unpublished], now: datetime) -> None:
-        if not documents:
-            return
+    def _publish_due(self, now_s: float, now: datetime) -> None:
+        """Publish what is due, for PUBLISH_FOR_S at most: the next call goes on."""
+        for document in list(self._unpublished.values()):
+            if self._due_of(document) <= now_s:
+                is_late = document.backups_since_s + BACKUPS_WITHIN_S <= now_s
+                self._publish(document, now, backups=is_late or document.can_be_linked)
+                if self._clock.monotonic() > now_s + PUBLISH_FOR_S:
+                    break
+        self._plan_next()
+
+    def _plan_next(self) -> None:
+        self._due_at_s = min(map(self._due_of, self._unpublished.values()), default=math.inf)
+
+    def _publish(self, document: Unpublished, now: datetime, *, backups: bool) -> None:
+        """Write a document's file, and its `backups`; what fails is tried again later."""
         self.first.staging.retry_removals()
         self.first.preserver.retry(now)
-        with self._current_documents.writing():
-            for document in documents:
-                self._publish_one(document, now)
-
-    def _publish_one(self, document: Unpublished, now: datetime) -> None:
         key = document.key
-        try:
-            published = self._published(document, now)
-        except (OSError, StorageError) as error:
-            if document.failed_at_s is None:
-                self._disk_error(error, f"Publishing {key.name}", [key])
-            document.failed_at_s = self._clock.monotonic()
-            document.error = error if isinstance(error, OSError) else OSError(error.message)
-            self._failing.add(key)
-            return
-        made = published.backups
+        with self._current_documents.writing():
+            try:
+                published = self._published(document, now, backups=backups)
+            except (OSError, StorageError) as error:
+                if document.failed_at_s is None:
+                    self._disk_error(error, f"Publishing {key.name}", [key])
+                document.failed_at_s = self._clock.monotonic()
+                document.error = error if isinstance(error, OSError) else OSError(error.message)
+                self._failing.add(key)
+                return
+            self._note_published(document, published, backups=backups)
+
+    def _note_published(
+        self, document: Unpublished, published: Published, *, backups: bool
+    ) -> None:
+        key, made = document.key, published.backups
         self._active.touched.add(Touched(*key))
         self._active.touched |= {Touched(key.space, backup.name, is_backup=True) for backup in made}
         self._note_edit(document, published)
-        del self._unpublished[key]
-        self._failing.discard(key)
         self.overlay.release(key)
-        self._rotate(document, made)
+        self._failing.discard(key)
+        document.failed_at_s = None
+        if backups or not document.earlier:
+            del self._unpublished[key]
+            self._rotate(document, made)
+        else:
+            document.is_current = True
 
     def _note_edit(self, document: Unpublished, published: Published) -> None:
         """Note a hand edit that was displaced as a version before the content that displaced it.
@@ -410,16 +444,10 @@ class JournalCommitter:
             if edit is None:
                 files.sync(volume.staging)
             content = Content.of(files.read_whole(directory, name, size_max=1 << 40).data)
-        change = JournalChange(
-            space=key.space,
-            name=key.name,
-            at_ns=document.at_ns,
-            before=content.revision,
-            after=_revision(document.content),
-            data=b"" if document.content is None else document.content.data,
-            image=content.data,
-            backup="" if edit is None else edit.name,
-        )
+        change = change_of(
+            key, content, document.content, document.at_ns,
+            with_image=True, backup="" if edit is None else edit.name,
+        )  # fmt: skip
         if self._journal.has_room_for(size_of([change])):
             self._append_again([change])
             return
@@ -434,14 +462,14 @@ class JournalCommitter:
         except StagingFailed as error:
             raise DirectoryFailed(error.error, error.doing) from error
 
-    def _published(self, document: Unpublished, now: datetime) -> Published:
+    def _published(self, document: Unpublished, now: datetime, *, backups: bool) -> Published:
         """Publish a document; a full volume gives up its reserve."""
         try:
-            return self._publisher.publish(document, now)
+            return self._publisher.publish(document, now, backups=backups)
         except (OSError, StorageError) as error:
             if not (is_full(error) and self._release_reserve()):
                 raise
-            return self._publisher.publish(document, now)
+            return self._publisher.publish(document, now, backups=backups)
 
     # checkpoints
 
@@ -570,6 +598,7 @@ class JournalCommitter:
     def _forget(self) -> None:
         self._unpublished.clear()
         self._failing.clear()
+        self._due_at_s = math.inf
         self._active, self._ending = _Responsible(), _Responsible()
         journal, self._journal = self._journal, None
         if journal is not None:
@@ -586,17 +615,10 @@ def _carried(document: Unpublished) -> list[JournalChange]:
             steps.append((content, backup.name))
     afters = [content for content, _ in steps[1:]] + [document.content]
     return [
-        JournalChange(
-            space=document.key.space,
-            name=document.key.name,
-            at_ns=document.at_ns,
-            before=_revision(before),
-            after=_revision(after),
-            data=b"" if after is None else after.data,
-            image=None if before is None else before.data,
-            backup=backup,
+        change_of(
+            document.key, before, after, document.at_ns, with_image=number == 0, backup=backup
         )
-        for (before, backup), after in zip(steps, afters, strict=True)
+        for number, ((before, backup), after) in enumerate(zip(steps, afters, strict=True))
     ]
 
 

@@ -3,7 +3,9 @@
 V1  One rename or exchange replaces a document; nothing is written in place.
 V2  The backups that retention keeps are written before the document is replaced.
 Several changes of a document are published together: the last content, and the backups that
-retention keeps of those before. A hand edit that the exchange displaces is kept as a backup.
+retention keeps of those before. The backups of a document that changes all the time are written
+later than its file, so that few of them are written in vain. A hand edit that the exchange
+displaces is kept as a backup.
 """
 
 from collections.abc import Callable, Sequence
@@ -34,12 +36,13 @@ class Earlier(NamedTuple):
 
 @dataclass(slots=True, kw_only=True)
 class Unpublished:
-    """A document whose current content is in the journal, and not in its file yet.
+    """A document of which something is in the journal, and not in its file or backups yet.
 
     `found` is the file as the first change judged it, `content` what the last one made of it (None:
     removed), `earlier` what is to become backups, oldest first. `since_s` is the monotonic time of
-    the first change; `failed_at_s` that of the last attempt to publish it, if that failed, and
-    `error` why.
+    the first change, `backups_since_s` that of the first change whose backup is not written;
+    `failed_at_s` that of the last attempt to publish it, if that failed, and `error` why.
+    `is_current`: the file is written, and only backups are not.
     """
 
     found: Found
@@ -47,14 +50,26 @@ class Unpublished:
     at: datetime
     at_ns: int
     since_s: float
+    backups_since_s: float
     earlier: list[Earlier] = field(default_factory=list[Earlier])
     retain: Retain | None = None
     failed_at_s: float | None = None
     error: OSError | None = None
+    is_current: bool = False
 
     @property
     def key(self) -> DocumentKey:
         return self.found.key
+
+    @property
+    def can_be_linked(self) -> bool:
+        """Whether the file that is replaced is the only backup to make."""
+        return len(self.earlier) == 1 and self.earlier[0].content is self.found.content
+
+    @property
+    def earlier_bytes(self) -> int:
+        """About how many bytes wait to become backups."""
+        return len(self.earlier) * self.earlier[-1].content.size_bytes if self.earlier else 0
 
     def as_found(self) -> Found:
         """Return the document as the next change finds it; it has no token of a file."""
@@ -79,8 +94,8 @@ class Publisher:
     dropped: list[DroppedBackup] = field(default_factory=list[DroppedBackup])
     """The backups that were not written; the next batch records them."""
 
-    def publish(self, document: Unpublished, now: datetime) -> Published:
-        """Write a document's file and its backups; return what was made.
+    def publish(self, document: Unpublished, now: datetime, *, backups: bool) -> Published:
+        """Write a document's file, if it is not current, and its `backups`; return what was made.
 
         What is displaced is removed, or kept if it is not the file that was judged.
 
@@ -88,32 +103,44 @@ class Publisher:
         """
         staged = Staged(publish=_as_publish(document))
         try:
-            kept = self._kept(document)
-            staged = self.staging.stage(staged.publish, document.at_ns)
+            kept = self._kept(document) if backups else []
+            if not document.is_current:
+                staged = self.staging.stage(staged.publish, document.at_ns)
             staged = self._keep(staged, kept)
-            self.before_replacing(document.key)
-            published = self.staging.publish(staged)
+            if document.is_current:
+                published = Published(staged=staged)
+            else:
+                self.before_replacing(document.key)
+                published = self.staging.publish(staged)
         except BaseException:
             self.staging.remove_names(staged)
             _close(staged)
             raise
         try:
-            self._remember(staged, document)
+            if not document.is_current:
+                self._remember(staged, document)
         finally:
             _close(staged)
         return self._finish(published, document.key, now)
 
+    def prune(self, document: Unpublished) -> None:
+        """Forget the earlier contents that retention does not keep."""
+        if document.retain is None or len(document.earlier) < 2:
+            return
+        key = document.key
+        known = self.current_documents.backup_index(key.space).of(key.name)
+        revision = None if document.content is None else document.content.revision
+        new = [earlier.backup for earlier in document.earlier]
+        dropped = {backup.name for backup in document.retain([*known, *new], revision).drop}
+        gone = {backup.name for backup in new[:-1] if backup.name in dropped}
+        self.dropped += [DroppedBackup(key.space, name) for name in gone]
+        document.earlier = [kept for kept in document.earlier if kept.backup.name not in gone]
+
     def _kept(self, document: Unpublished) -> list[Earlier]:
-        """Return what retention keeps; a name that another file has by now is replaced."""
+        """Return the backups to make; a name that another file has by now is replaced."""
+        self.prune(document)
         key, index = document.key, self.current_documents.backup_index(document.key.space)
         known = index.of(key.name)
-        if document.retain is not None:
-            revision = None if document.content is None else document.content.revision
-            new = [earlier.backup for earlier in document.earlier]
-            dropped = {backup.name for backup in document.retain([*known, *new], revision).drop}
-            gone = [backup for backup in new[:-1] if backup.name in dropped]
-            self.dropped += [DroppedBackup(key.space, backup.name) for backup in gone]
-            document.earlier = [kept for kept in document.earlier if kept.backup not in gone]
         taken, kept = {backup.name for backup in known}, list[Earlier]()
         for earlier in document.earlier:
             if earlier.backup.name not in taken:

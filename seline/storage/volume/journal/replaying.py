@@ -8,7 +8,7 @@ no Seline ran; it stays, and the last content of the journal becomes a backup.
 """
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import chain
@@ -26,15 +26,67 @@ from seline.storage.volume.capabilities import Capabilities
 from seline.storage.volume.commit.overlay import Overlay
 from seline.storage.volume.current import CurrentDocuments
 from seline.storage.volume.directory import VolumeDirectory
-from seline.storage.volume.journal.codec import JournalChange, ReadBatch, content_of
+from seline.storage.volume.journal.codec import JournalChange, ReadBatch, data_after
 from seline.storage.volume.journal.journal import JournalFile, damaged
 from seline.storage.volume.os_errors import is_full, raising
 from seline.storage.volume.quarantine import free_aside_name, set_aside
 
 REPLAYED: Final = "replayed"
 """The name in staging/ of a file that a replay writes."""
+WHOLE_EVERY: Final = 64
 _ANY_SIZE: Final = 1 << 40
 _BROKEN: Final = frozenset({Verdict.TORN, Verdict.ALTERED, Verdict.UNSETTLED})
+
+
+@dataclass(slots=True)
+class Versions:
+    """The contents of one document by revision, oldest first.
+
+    Few are held whole, and the others are made from them: the journal may have thousands of changes
+    of a document that is nearly as large as a file of it.
+    """
+
+    _whole: dict[Revision, bytes] = field(default_factory=dict[Revision, bytes])
+    _steps: dict[Revision, JournalChange] = field(default_factory=dict[Revision, JournalChange])
+
+    def __contains__(self, revision: object) -> bool:
+        """Whether the content is known."""
+        return revision in self._whole or revision in self._steps
+
+    def __getitem__(self, revision: Revision) -> bytes:
+        """Return a content that is known."""
+        steps: list[JournalChange] = []
+        while revision not in self._whole:
+            steps.append(self._steps[revision])
+            revision = steps[-1].before or ""
+        data = self._whole[revision]
+        for step in reversed(steps):
+            data = data_after(step, data)
+        return data
+
+    def values(self) -> Iterator[bytes]:
+        """Yield every content."""
+        yield from self._whole.values()
+        latest, data = "", b""
+        for revision, step in self._steps.items():
+            data = data_after(step, data) if step.before == latest else self[revision]
+            latest = revision
+            yield data
+
+    def add(self, revision: Revision, data: bytes) -> None:
+        """Add a content that the journal has whole."""
+        self._whole[revision] = data
+
+    def add_after(self, change: JournalChange) -> None:
+        """Add the content after a change, unless that before is needed and not known."""
+        if change.after is None or change.after in self:
+            return
+        if not (change.prefix or change.suffix):
+            self.add(change.after, change.data)
+        elif change.before in self:
+            self._steps[change.after] = change
+            if len(self._steps) % WHOLE_EVERY == 0:
+                self.add(change.after, self[change.after])
 
 
 @dataclass(slots=True)
@@ -42,27 +94,31 @@ class DocumentHistory:
     """What the journal has of one document, oldest first.
 
     `versions` are its contents by revision, `backups` the revisions of its backups by name.
-    `is_lost`: the last content cannot be made from what is there.
     """
 
     last: JournalChange
-    versions: dict[Revision, bytes] = field(default_factory=dict[Revision, bytes])
+    versions: Versions = field(default_factory=Versions)
     backups: dict[str, Revision] = field(default_factory=dict[str, Revision])
-    is_lost: bool = False
 
     def add(self, change: JournalChange) -> None:
         """Add the next change."""
         self.last = change
         if change.before is not None and change.image is not None:
-            self.versions[change.before] = change.image
+            self.versions.add(change.before, change.image)
         if change.backup and change.before is not None:
             self.backups[change.backup] = change.before
-        self.is_lost = False
-        if change.after is not None and change.after not in self.versions:
-            content = content_of(change, self.versions.get(change.before or "", b""))
-            self.is_lost = content is None
-            if content is not None:
-                self.versions[change.after] = content.data
+        self.versions.add_after(change)
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the last content cannot be made from what is there."""
+        after = self.last.after
+        return after is not None and self.content_of(after) is None
+
+    def content_of(self, revision: Revision) -> Content | None:
+        """Return the content of a revision, None if it cannot be made from what is there."""
+        content = Content.of(self.versions[revision]) if revision in self.versions else None
+        return content if content is not None and content.revision == revision else None
 
     @property
     def content(self) -> Content | None:
@@ -158,8 +214,8 @@ class JournalReplay:
     def _bring(self, key: DocumentKey, history: DocumentHistory, now: datetime) -> None:
         self.volume.open_space(key.space)
         for name, revision in history.backups.items():
-            if revision in history.versions:
-                content = Content.of(history.versions[revision])
+            content = history.content_of(revision)
+            if content is not None:
                 self._bring_backup(key, name, content)
         judged = self.current_documents.inspector.look(key).judged
         wanted, live = history.last.after, _revision(judged)
@@ -171,9 +227,8 @@ class JournalReplay:
             self._set_broken_aside(key, history, judged, now)
             files.unlink(self.volume.documents(key.space), key.name, missing_ok=True)
             self.current_documents.inspector.removed(key)
-        elif wanted in history.versions:
+        elif (content := history.content_of(wanted)) is not None:
             self._set_broken_aside(key, history, judged, now)
-            content = Content.of(history.versions[wanted])
             self._write(self.volume.documents(key.space), key.name, key, content, history.last)
 
     def _is_behind(self, history: DocumentHistory, judged: Judged) -> bool:
@@ -205,8 +260,8 @@ class JournalReplay:
     def _keep_other(self, key: DocumentKey, history: DocumentHistory, now: datetime) -> None:
         """Keep a person's file, and what the journal has as a backup."""
         wanted, kept = history.last.after, ""
-        if wanted is not None and wanted in history.versions:
-            content = Content.of(history.versions[wanted])
+        content = None if wanted is None else history.content_of(wanted)
+        if content is not None:
             index = self.current_documents.backup_index(key.space)
             newest = index.of(key.name)[:1]
             if not any(backup.revision == wanted for backup in newest):
