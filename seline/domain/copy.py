@@ -77,15 +77,27 @@ def age_order(info: CopyInfo) -> tuple[datetime, bool, str]:
     return info.taken_at, info.kind == MIRROR, info.name
 
 
-def doubted_since(copies: Iterable[CopyInfo]) -> dict[str, datetime]:
-    """Return, by volume, since when the last copies of its mirror are in doubt."""
-    heads = [info for info in copies if info.kind == MIRROR]
-    since: dict[str, datetime] = {}
-    for volume in {info.volume for info in heads}:
-        own = last_first(info for info in heads if info.volume == volume)
-        in_doubt = [info.taken_at for info in takewhile(lambda info: info.doubt, own)]
-        since |= {volume: min(in_doubt)} if in_doubt else {}
-    return since
+def last_in_doubt(heads: Iterable[CopyInfo]) -> list[CopyInfo]:
+    """Return, of each volume's mirror, the last copies if they are in doubt."""
+    found: list[CopyInfo] = []
+    ordered = last_first(heads)
+    for volume in {info.volume for info in ordered}:
+        own = (info for info in ordered if info.volume == volume)
+        found += takewhile(lambda info: info.doubt, own)
+    return found
+
+
+def is_made_in_doubt(info: CopyInfo, in_doubt: Iterable[CopyInfo], *, here: bool) -> bool:
+    """Whether a copy is an export that was made while the mirror of its volume was in doubt.
+
+    `in_doubt` are the last copies of a mirror. `here`: it is at the destination of the export, so
+    the numbers decide, under any clock; else the instants.
+    """
+    return info.kind == EXPORT and any(
+        head.sequence < info.sequence if here else head.taken_at <= info.taken_at
+        for head in in_doubt
+        if head.volume == info.volume
+    )
 
 
 def lacking_text(lacking: Sequence[str], older: Sequence[str] = ()) -> str:

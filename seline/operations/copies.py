@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
@@ -17,8 +17,9 @@ from seline.domain.copy import (
     CopyInfo,
     age_order,
     check_names,
-    doubted_since,
+    is_made_in_doubt,
     last_first,
+    last_in_doubt,
 )
 from seline.domain.document import Content, Revision
 from seline.domain.manifest import (
@@ -50,13 +51,23 @@ _IN_DOUBT: Final = "the mirror was in doubt then"
 
 
 class DamagedCopy(NamedTuple):
-    """A copy of which only the name is known, because its head or manifest is damaged."""
+    """A copy of which only the name is known, because its head or manifest is damaged.
+
+    The name of an export has no number.
+    """
 
     name: str
     kind: str
     volume: str
     taken_at: datetime
+    sequence: int | None
     error: ExportDamaged
+
+    def is_after(self, copy: Copy | CopyInfo) -> bool:
+        """Whether it was made after another one at the destination."""
+        if self.sequence is None:
+            return self.taken_at >= copy.taken_at
+        return self.sequence > copy.sequence
 
 
 class Copies:
@@ -73,8 +84,8 @@ class Copies:
         self._takes_plain = not sealer.suffix if takes_plain is None else takes_plain
         self._sealer = sealer
         self._exports = ExportFolders(destination)
-        self.doubted_since: dict[str, datetime] = {}
-        """By volume, since when its mirror is in doubt; with `listed`."""
+        self.in_doubt: list[CopyInfo] = []
+        """The last copies of a mirror, if they are in doubt; with `listed`."""
         self.volume = ""
         """Whose copies are here, as far as `usable` knows: also if none of them may be taken."""
         self._damaged: list[DamagedCopy] = []
@@ -87,10 +98,10 @@ class Copies:
         """
         self._damaged = []
         heads = await self._heads(volume)
-        self.doubted_since = doubted_since(heads)
+        self.in_doubt = last_in_doubt(heads)
         exports = [
             replace(info, doubt=info.doubt or _IN_DOUBT)
-            if is_as_doubtful(info, self.doubted_since)
+            if is_made_in_doubt(info, self.in_doubt, here=True)
             else info
             for info in await self._whole_exports(volume)
         ]
@@ -110,8 +121,11 @@ class Copies:
             except ExportDamaged as error:
                 flawed.append((info.taken_at, error))
                 continue
-            unread = self.damaged_since(copy.taken_at, until=at)
-            flawed += [(damaged.taken_at, damaged.error) for damaged in unread]
+            flawed += [
+                (damaged.taken_at, damaged.error)
+                for damaged in self.damaged_after(copy)
+                if at is None or damaged.taken_at <= at
+            ]
             return replace(copy, passed_over=tuple(not_whole_text(*flaw) for flaw in flawed))
         if flawed:
             raise flawed[0][1]
@@ -140,12 +154,9 @@ class Copies:
             raise self._undecided(f"keeps the copy of the volume {volume}, and has no whole one")
         return last_first(usable)
 
-    def damaged_since(
-        self, since: datetime | None, *, until: datetime | None = None
-    ) -> list[DamagedCopy]:
-        """Return the copies of that time which `usable` left out; None is no limit."""
-        later = [copy for copy in self._damaged if since is None or copy.taken_at >= since]
-        return [copy for copy in later if until is None or copy.taken_at <= until]
+    def damaged_after(self, copy: Copy | CopyInfo | None) -> list[DamagedCopy]:
+        """Return what `usable` left out, and was made after a copy; None is before all."""
+        return [damaged for damaged in self._damaged if copy is None or damaged.is_after(copy)]
 
     async def open(self, info: CopyInfo) -> Copy:
         """Open one copy. Raises ExportDamaged, KeyMissing."""
@@ -238,7 +249,9 @@ class Copies:
             except ExportDamaged as error:
                 if taken_at is not None:
                     of_volume = volume_of_export(name)
-                    self._damaged.append(DamagedCopy(name, EXPORT, of_volume, taken_at, error))
+                    self._damaged.append(
+                        DamagedCopy(name, EXPORT, of_volume, taken_at, None, error)
+                    )
                 continue
             summary = await self._exports.summary(manifest)
             proof = await self._export_proof(name)
@@ -383,12 +396,6 @@ def not_whole_text(taken_at: datetime, error: SelineError, at: str = "") -> str:
     return named.removesuffix(".")
 
 
-def is_as_doubtful(info: CopyInfo, since: Mapping[str, datetime]) -> bool:
-    """Whether a copy is an export that was made while the mirror of its volume was in doubt."""
-    doubted_at = since.get(info.volume)
-    return info.kind == EXPORT and doubted_at is not None and info.taken_at >= doubted_at
-
-
 async def _head_info(
     at: MirrorStore, name: str, proofs: Collection[str]
 ) -> CopyInfo | DamagedCopy | None:
@@ -400,7 +407,7 @@ async def _head_info(
         return None
     except ExportDamaged as error:
         found = parse_head_name(name)
-        return found and DamagedCopy(name, MIRROR, at.volume, found[0], error)
+        return found and DamagedCopy(name, MIRROR, at.volume, *found, error)
     if name in proofs:
         with suppress(SelineError):  # the copy may be restored without it
             proof = await at.proof(name)

@@ -19,7 +19,7 @@ from typing import Final, NamedTuple, TypeAlias
 
 from msgspec import structs
 
-from seline.domain.copy import MIRROR, Copy, CopyInfo
+from seline.domain.copy import MIRROR, Copy, CopyInfo, is_made_in_doubt
 from seline.domain.plural import counted, shortened
 from seline.domain.readable_export import ImportReport
 from seline.domain.volume_file import PendingRestore
@@ -36,7 +36,7 @@ from seline.errors import (
     VolumeFull,
 )
 from seline.manager.managed_store import ManagedStore
-from seline.operations.copies import Copies, is_as_doubtful, not_whole_text
+from seline.operations.copies import Copies, not_whole_text
 from seline.operations.restore import fill_or_leave_empty
 from seline.ports.destinations import ObjectForbidden, ObjectMissing, Target
 from seline.ports.sealing import Sealer
@@ -191,14 +191,15 @@ class _Search:
     def _note_damaged(self, copies: Copies, infos: Sequence[CopyInfo]) -> bool:
         """Note what is newer than these copies and damaged; return whether the mirror has such."""
         name = copies.destination.name
-        newer = copies.damaged_since(infos[0].taken_at if infos else None)
+        newer = copies.damaged_after(infos[0] if infos else None)
         for damaged in newer:
             self.flaw = self.flaw or (name, damaged.error)
             self._note(not_whole_text(damaged.taken_at, damaged.error, name))
         return any(damaged.kind == MIRROR for damaged in newer)
 
     def _may_be_taken(self, candidate: _Candidate) -> bool:
-        if any(is_as_doubtful(candidate.info, at.doubted_since) for at in self._destinations):
+        elsewhere = (other for other in self._destinations if other is not candidate.copies)
+        if any(is_made_in_doubt(candidate.info, at.in_doubt, here=False) for at in elsewhere):
             self._note(f"{candidate.text} is passed over: the mirror was in doubt then")
             return False
         if candidate.name in self._failed | {*self.found.forbidden}:
@@ -222,11 +223,14 @@ class _Search:
     def without_purged(self, copy: Copy) -> Copy:
         """Return an older copy without the documents of which a newer, damaged one has nothing.
 
-        They were purged in between: of a deleted document the newer one has the backups.
+        They were purged in between: of a deleted document the newer one has the backups. Of two
+        copies of one second at two destinations, neither counts as newer.
         """
         if self._newer is None:
             return copy
         text, newer = self._newer
+        if newer.destination != copy.destination and newer.taken_at <= copy.taken_at:
+            return copy
         known = {*newer.lacking, *(document.name for document in newer.documents)}
         purged = sorted(document.name for document in copy.documents if document.name not in known)
         if purged:

@@ -17,7 +17,7 @@ from seline.operations.returning import come_back
 from seline.outbound.destinations.folder import Folder
 from seline.ports.destinations import Mode, Target
 from seline.ports.sealing import UNSEALED
-from tests.mirrored_bot import Bot
+from tests.mirrored_bot import Bot, folder
 from tests.stores import managed, open_store
 
 YEAR_S = 365 * 86400.0
@@ -73,6 +73,45 @@ async def test_an_export_made_while_the_mirror_is_in_doubt_is_not_taken(bot: Bot
     assert (newest.kind, newest.documents) == (EXPORT, 1)
     assert newest.doubt == "the mirror was in doubt then"
     assert len((await copies.find()).documents) == 8
+
+
+async def test_it_is_not_taken_if_the_clock_was_set_back_before_it(bot: Bot) -> None:
+    """Its instant is before the doubt, and its number is not."""
+    await emptied(bot)
+    bot.clock.set_back(YEAR_S)
+    await bot.operations.exports.run()
+
+    assert len((await Copies(bot.bucket, UNSEALED).find()).documents) == 8
+
+
+async def test_a_head_that_cannot_be_read_is_the_newest_though_the_clock_was_set_back(
+    bot: Bot, tmp_path: Path
+) -> None:
+    await bot.data.save_json("a.json", {"n": 0})
+    await bot.mirrored()
+    bot.clock.set_back(YEAR_S)
+    await bot.data.save_json("a.json", {"n": 1})
+    await bot.mirrored()
+    newest, _ = sorted((folder(tmp_path / "bucket") / "heads").iterdir())
+    newest.write_bytes(b"{")
+
+    found = await Copies(bot.bucket, UNSEALED).find()
+
+    assert [text.startswith("the copy of 2024-") for text in found.passed_over] == [True]
+
+
+async def test_a_document_that_a_damaged_copy_of_the_same_second_lacks_is_restored(
+    bot: Bot, tmp_path: Path
+) -> None:
+    """It was saved between the two, not purged."""
+    targets = [target(tmp_path, "a", "mirror"), target(tmp_path, "b", "mirror")]
+    for each in targets:
+        await bot.data.save_json(f"{each.destination.name}.json", {"n": 0})
+        await Operations(bot.store, [each], version="test").mirrors.run()
+    for content in (folder(tmp_path / "a") / "objects").iterdir():
+        content.write_bytes(b"{")
+
+    assert await restored(tmp_path, targets) == ("b", 2)
 
 
 async def test_it_is_taken_once_the_copy_is_accepted(bot: Bot) -> None:
