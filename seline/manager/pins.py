@@ -66,6 +66,7 @@ class Pins:
         )
         store.medium.protect_pins(self.sheddable)  # first: a reset of the pins may shed backups
         self.load()
+        store.medium.protect_pins(self.sheddable)  # again: now they are known
         store.watch(self._notice)
 
     def load(self) -> None:

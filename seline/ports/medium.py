@@ -93,7 +93,10 @@ class Medium(Protocol):
         ...
 
     def protect_pins(self, mark: MarkPinned) -> None:
-        """Ask `mark` for the pinned backups before any backup is shed for space (V11)."""
+        """Ask `mark` for the pinned backups before any backup is shed for space (V11).
+
+        What waits for room only is tried again.
+        """
         ...
 
     def capabilities(self) -> Sequence[Capability]:

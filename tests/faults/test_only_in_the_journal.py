@@ -15,9 +15,10 @@ from pathlib import Path
 import pytest
 
 from seline.blocking import Seline, open_seline
-from seline.errors import VolumeReadOnly
+from seline.errors import VolumeFull, VolumeReadOnly
 from tests.faults.small_filesystem import SmallFilesystem, small_filesystem
 from tests.faults.test_mounts_and_limits import checks_of, remount
+from tests.stores import open_store
 
 JOURNAL_BYTES = 256 << 10
 KILLED = f"""
@@ -43,13 +44,18 @@ def opened(directory: Path) -> Seline:
     return open_seline(directory, lock_wait_s=0, storage__journal_bytes=JOURNAL_BYTES)
 
 
+def killed_again(directory: Path) -> None:
+    """Open a volume in another process, and kill that."""
+    done = subprocess.run([sys.executable, "-c", KILLED, str(directory)], check=False)
+    assert done.returncode == -9
+    (directory / ".seline" / "control.sock").unlink(missing_ok=True)
+
+
 @pytest.fixture
 def killed(tmp_path: Path) -> Iterator[SmallFilesystem]:
     """Yield a small file system with a volume whose process was killed."""
     with small_filesystem(tmp_path / "volume") as small:
-        done = subprocess.run([sys.executable, "-c", KILLED, str(small.path)], check=False)
-        assert done.returncode == -9
-        (small.path / ".seline" / "control.sock").unlink(missing_ok=True)
+        killed_again(small.path)
         yield small
 
 
@@ -123,3 +129,63 @@ def test_a_file_that_cannot_be_written_is_reported_until_it_is(killed: SmallFile
         subprocess.run(command, shell=True, check=True)
         wait_for(lambda: not {"journal", "access_refused"} & checks_of(seline).keys())
         assert json.loads(path.read_bytes()) == {"n": 5}
+
+
+# a full volume
+
+
+def take_the_rest(volume: SmallFilesystem) -> Path:
+    """Remove what a replay may give up at once, and fill the volume; return the filler."""
+    inner = volume.path / ".seline"
+    for name in ("reserve", "reserve-1", "reserve-2", "reserve-3", "journal-b"):
+        (inner / name).unlink(missing_ok=True)
+    return volume.fill("core.dump")
+
+
+@pytest.mark.follows("storage/volume/reopen:_unfinished")
+def test_a_replay_that_has_no_room_waits_for_it(killed: SmallFilesystem) -> None:
+    """The journal stays as it is, reads are answered from it, and the next start replays it."""
+    foreign = take_the_rest(killed)
+    journal = (killed.path / ".seline" / "journal-a").read_bytes()
+    with opened(killed.path) as seline:
+        assert served(seline) == CURRENT
+        checks = checks_of(seline)
+        assert checks["journal"]["detail"].startswith("3 documents only in the journal")
+        assert "for what was not finished" in checks["writing"]["detail"]
+        with pytest.raises(VolumeFull) as refused:
+            seline.data.delete("changed.json")
+        assert "Free space on that disk" in refused.value.hint
+    assert (killed.path / ".seline" / "journal-a").read_bytes() == journal
+
+    foreign.unlink()
+    with opened(killed.path) as seline:
+        assert served(seline) == CURRENT
+        seline.data.save_json("changed.json", {"n": 4})
+        assert {check["status"] for check in checks_of(seline).values()} <= {"ok", "info"}
+
+
+def test_old_backups_make_room_for_a_replay_once_their_pins_are_known(
+    killed: SmallFilesystem,
+) -> None:
+    large, backups = {"text": "x" * 400_000}, killed.path / "backups"
+    with open_seline(killed.path, storage__journal_bytes=0) as seline:
+        for number in range(8):
+            seline.data.save_json("large.json", {**large, "n": number})
+        first, *_ = sorted(path.name for path in backups.glob("large*"))
+        seline.data.pin("large.json", first)
+    killed_again(killed.path)
+    take_the_rest(killed)
+    before = len(list(backups.glob("large*")))
+
+    store = open_store(killed.path, storage__journal_bytes=JOURNAL_BYTES)
+    assert isinstance(store.medium.unavailable(), VolumeFull)
+    store.close()
+    assert len(list(backups.glob("large*"))) == before
+
+    with opened(killed.path) as seline:
+        wait_for(lambda: "journal" not in checks_of(seline))
+        assert (killed.path / "new.json").exists()
+        assert {name: seline.data.load_json(name) for name in CURRENT} == CURRENT
+        left = {backup.name: backup.pinned for backup in seline.data.backups("large.json")}
+        assert len(left) < before
+        assert left[first]

@@ -35,6 +35,11 @@ REPORT_SHED_EVERY_S: Final = 3600.0
 _log = logging.getLogger("seline.storage")
 
 
+def _unmarked(_key: DocumentKey, backups: Sequence[Backup]) -> Sequence[Backup]:
+    """Return the backups as they are: the pins are not known yet."""
+    return backups
+
+
 @dataclass(slots=True)
 class Admission:
     """Admits batches, as long as the volume has room for them."""
@@ -45,7 +50,7 @@ class Admission:
     clock: Clock
     events: Events
     settings: Settings
-    mark_pinned: MarkPinned = lambda _key, backups: backups
+    mark_pinned: MarkPinned = _unmarked
     """Is asked for the pinned backups before any is shed (V11)."""
     _documents: int = 0
     _shed_again_at: float = 0.0
@@ -114,6 +119,22 @@ class Admission:
         may_draw = all(map(_is_emergency, plan.publishes))
         return [lambda: self._shed(plan)] + [self.disk_usage.release_reserve] * may_draw
 
+    def protect_pins(self, mark: MarkPinned) -> None:
+        """Ask `mark` for the pinned backups from now on; others may be shed now."""
+        self.mark_pinned = mark
+        self._shed_again_at = 0.0
+
+    def make_room(self, size_bytes: int) -> bool:
+        """Free space for what was acknowledged; return whether anything was freed.
+
+        The reserve comes first, then old backups (V8), if the pins are known (V11).
+        """
+        if self.disk_usage.release_reserve():
+            return True
+        if self.mark_pinned is _unmarked or not self._may_shed():
+            return False
+        return self._shed_for(max(blocks(size_bytes), SHED_BYTES_MIN), 1)
+
     def took(self, current: Sequence[Publish], made: Sequence[Backup]) -> None:
         """Update the counts after a commit made these documents current and these backups."""
         self._documents += sum(map(_count_change, current))
@@ -148,16 +169,18 @@ class Admission:
             )
 
     def _shed(self, plan: Plan) -> bool:
-        """Discard old backups, but never a document's newest sound one (V8).
-
-        Returns whether any was discarded; if none was, the next attempt waits. Nothing is discarded
-        for a change of Seline's own state alone.
-        """
+        """Discard old backups for a plan; none for a change of Seline's own state alone."""
         if not self._may_shed() or not any(map(_is_for_documents, plan.publishes)):
             return False
+        return self._shed_for(*self._missing(plan))
+
+    def _shed_for(self, missing_bytes: int, missing_files: int) -> bool:
+        """Discard old backups, but never a document's newest sound one (V8).
+
+        Returns whether any was discarded; if none was, the next attempt waits.
+        """
         now_s = self.clock.monotonic()
         shed: list[Backup] = []
-        missing_bytes, missing_files = self._missing(plan)
         for key, dropped in plan_shedding(
             dict(self._sheddable()), keep_newest=self.settings.backups.keep_newest
         ):

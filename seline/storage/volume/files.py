@@ -373,6 +373,11 @@ def overwrite(descriptor: int, data: bytes, at: int) -> None:
         rest, at = rest[written:], at + written
 
 
+def empty(descriptor: int) -> None:
+    """Give up the blocks of a file that was opened by `open_to_overwrite`."""
+    os.ftruncate(descriptor, 0)
+
+
 def sync_data(descriptor: int) -> None:
     """Make the bytes of a file durable, but not its mtime. After a failure, as `sync`."""
     global _flushes

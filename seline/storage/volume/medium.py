@@ -13,7 +13,7 @@ from seline.domain.left_out import MOUNTED, LeftOut, ScannedFolder, left_out, le
 from seline.domain.metadata import REPORT, is_report
 from seline.domain.usage import Usage
 from seline.domain.verdict import Judged, Verdict, of_another, unreadable
-from seline.errors import DocumentNotFound, SelineError
+from seline.errors import DocumentNotFound, SelineError, VolumeFull
 from seline.ports.medium import Capability, MarkPinned, QuarantineItem, not_in_quarantine
 from seline.scan import scan
 from seline.storage.volume import files
@@ -83,7 +83,9 @@ class VolumeMedium:
         return [*found, *left_out_inside(self.current_documents.backup_index(BOT).others(), aside)]
 
     def protect_pins(self, mark: MarkPinned) -> None:
-        self.batches.admission.mark_pinned = mark
+        self.batches.admission.protect_pins(mark)
+        if isinstance(self.batches.reopener.failure, VolumeFull):
+            self.writer.between(self.batches.reopener.retry_for_room)
 
     def capabilities(self) -> Sequence[Capability]:
         return (*self.probed.reported, self.batches.committer.form)

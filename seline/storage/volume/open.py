@@ -148,6 +148,7 @@ def _committer(
         report=events.report,
         disk_error=events.disk_error,
         release_reserve=disk_usage.release_reserve,
+        make_room=admission.make_room,
         before_replacing=snapshots.before_replacing,
         rotate=partial(_rotate, admission, events),
     )

@@ -5,6 +5,7 @@ V3  Reopening drops the cached pages, completes the record, and commits again th
 V12 Before each commit the path must still lead to the held directory.
 """
 
+import errno
 import logging
 import math
 from dataclasses import dataclass
@@ -14,9 +15,17 @@ from typing import Final
 from msgspec.structs import replace
 
 from seline.clock import Clock
+from seline.cures import cure_of
 from seline.domain.document import DocumentKey
 from seline.domain.verdict import Verdict
-from seline.errors import OutcomeUnknown, SelineError, StorageError, VolumeFailed, VolumeReadOnly
+from seline.errors import (
+    OutcomeUnknown,
+    SelineError,
+    StorageError,
+    VolumeFailed,
+    VolumeFull,
+    VolumeReadOnly,
+)
 from seline.ports.store import Outcome
 from seline.storage.planner import Found, Plan
 from seline.storage.volume.admission import Admission
@@ -54,6 +63,12 @@ class Reopener:
         """Return the error that refuses writes, None if they are taken; reopen if that is due."""
         return None if self.failure is None or self._reopen_if_due() else self.failure
 
+    def retry_for_room(self) -> None:
+        """Reopen now if only room was lacking: more backups may make room."""
+        if isinstance(self.failure, VolumeFull):
+            self._reopen_at = -math.inf
+            self.refusal()
+
     def check_place(self) -> None:
         """Raise unless the path leads to the held directory; report directories made again."""
         self.volume.check_place()
@@ -84,15 +99,19 @@ class Reopener:
         self.events.disk_error(error, doing)
 
     def start(self, now: datetime) -> None:
-        """Recover from a crash; on a read-only volume, once that is writable. Raises StorageError.
+        """Recover from a crash; on a read-only or full volume, later. Raises StorageError.
 
         Until then, reads are answered with what the journal has, and documents of an unfinished
         commit of the first form are not served.
         """
         self.failure = self.volume.read_only()
         if self.failure is None:
-            self.committer.recover(now)
-        else:
+            try:
+                self.committer.recover(now)
+            except VolumeFull as error:
+                self.failure = self._unfinished(error)
+                self._reopen_at = self.clock.monotonic() + REOPEN_EVERY_S
+        if self.failure is not None:
             self.committer.hold_unfinished()
         self._take_stock()
 
@@ -109,7 +128,9 @@ class Reopener:
         try:
             self._reopen()
         except StorageError as error:
-            if isinstance(self.failure, VolumeReadOnly):  # that is no longer the reason
+            if isinstance(error, VolumeFull):
+                self.failure = self._unfinished(error)
+            elif isinstance(self.failure, VolumeReadOnly | VolumeFull):  # no longer the reason
                 self.failure = VolumeFailed(error.message, hint=error.hint)
             _log.warning("the volume was not reopened, which is tried again: %s", error.message)
             return False
@@ -121,6 +142,16 @@ class Reopener:
         self.events.succeeded(None)
         _log.warning("the volume was reopened; writes are taken again")
         return True
+
+    def _unfinished(self, error: VolumeFull) -> VolumeFull:
+        """Return the error for changes as long as a recovery has no room."""
+        path, cause = self.volume.path, error.__cause__
+        number = cause.errno if isinstance(cause, OSError) else errno.ENOSPC
+        return VolumeFull(
+            f"No space is left at {path} for what was not finished before the last stop. Reads "
+            "work; nothing else is written before that.",
+            hint=f"{cure_of(number, path).hint} Seline then finishes it within half a minute.",
+        )
 
     def _take_stock(self) -> None:
         """Note which documents are there: a recovery may have added or removed some."""

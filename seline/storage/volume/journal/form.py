@@ -116,10 +116,14 @@ class JournalCommitter:
         report: Callable[[Incident], None],
         disk_error: Callable[[OSError | StorageError, str, Sequence[DocumentKey]], None],
         release_reserve: Callable[[], bool],
+        make_room: Callable[[int], bool],
         before_replacing: Callable[[DocumentKey], None],
         rotate: Callable[[Unpublished, Sequence[Backup]], None],
     ) -> None:
-        """Commit on a held volume. `rotate` is called after each document is published."""
+        """Commit on a held volume. `rotate` is called after each document is published.
+
+        `make_room` frees space for a replay that meets a full disk, until it returns False.
+        """
         self.first = first
         self._volume = volume
         self._capabilities = capabilities
@@ -134,9 +138,7 @@ class JournalCommitter:
         self._publisher = Publisher(
             current_documents, first.staging, first.preserver, first.syncer, before_replacing
         )
-        self._replay = JournalReplay(
-            volume, current_documents, report, capabilities, release_reserve
-        )
+        self._replay = JournalReplay(volume, current_documents, report, capabilities, make_room)
         self._journal: Journal | None = None
         self._why_without = ""
         self._unpublished: dict[DocumentKey, Unpublished] = {}
@@ -229,12 +231,15 @@ class JournalCommitter:
             raising(self._volume.named, "Reading the journal"),
             opened_journal_files(self._volume) as opened,
         ):
+            for file in opened:  # a kill may have come before its sync
+                files.sync_data(file.descriptor)
             self._replay.hold(opened, self.overlay)
         self._unreplayed = self.overlay.unpublished
         self.first.hold_unfinished()
 
     def recommit(self, found: Sequence[Found], now: datetime) -> None:
-        self.first.recommit(found, now)
+        written = self._replay.written
+        self.first.recommit([item for item in found if item.key not in written], now)
 
     def leftovers(self) -> Sequence[str]:
         return self.first.leftovers()

@@ -7,7 +7,6 @@ volume has no times that mean anything. A file that is none of them was written 
 no Seline ran; it stays, and the last content of the journal becomes a backup.
 """
 
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -29,7 +28,7 @@ from seline.storage.volume.directory import VolumeDirectory
 from seline.storage.volume.journal.codec import JournalChange, ReadBatch, data_after
 from seline.storage.volume.journal.journal import JournalFile, damaged
 from seline.storage.volume.os_errors import is_full, raising
-from seline.storage.volume.quarantine import free_aside_name, set_aside
+from seline.storage.volume.quarantine import set_aside
 
 REPLAYED: Final = "replayed"
 """The name in staging/ of a file that a replay writes."""
@@ -121,12 +120,6 @@ class DocumentHistory:
         return content if content is not None and content.revision == revision else None
 
     @property
-    def content(self) -> Content | None:
-        """The last content, None if the document was removed; only unless it `is_lost`."""
-        after = self.last.after
-        return None if after is None else Content.of(self.versions[after])
-
-    @property
     def at(self) -> datetime:
         """The instant of the last change."""
         return datetime.fromtimestamp(self.last.at_ns / 1e9, UTC)
@@ -171,7 +164,10 @@ class JournalReplay:
     current_documents: CurrentDocuments
     report: Callable[[Incident], None]
     capabilities: Capabilities
-    release_reserve: Callable[[], bool]
+    make_room: Callable[[int], bool]
+    written: set[DocumentKey] = field(default_factory=set[DocumentKey])
+    """The documents that the last run wrote: they need not be committed again."""
+    _clean: list[JournalFile] = field(default_factory=list[JournalFile])
 
     def run(self, journal_files: Sequence[JournalFile], now: datetime) -> frozenset[DocumentKey]:
         """Replay, sync, and remove the files; return the documents that the journal had.
@@ -181,8 +177,11 @@ class JournalReplay:
         """
         with raising(self.volume.named, "Replaying the journal"):
             found = read_in_order(journal_files)
-            for file in damaged(journal_files, found):
-                self._keep_damaged(file, now)
+            rotten = damaged(journal_files, found)
+            self._clean = [
+                file for file in journal_files if file.header.is_clean and file not in rotten
+            ]
+            self.written.clear()
             histories = histories_of(found)
             self.current_documents.inspector.distrust(histories)
             for key, history in histories.items():
@@ -190,9 +189,11 @@ class JournalReplay:
             if histories:
                 self._sync_names()
             for file in journal_files:
-                if not file.header.is_clean:
+                if file in rotten:
+                    self._set_aside(file, now)
+                elif not file.header.is_clean:
                     files.unlink(self.volume.seline, file.name)
-                    files.sync(self.volume.seline)
+                files.sync(self.volume.seline)
         self._report_lost([key.name for key, history in histories.items() if history.is_lost], now)
         return frozenset(histories)
 
@@ -201,13 +202,17 @@ class JournalReplay:
 
         A document whose last content cannot be made is in doubt.
         """
+        if self.volume.read_only() is None:
+            self._sync_names()
         for key, history in histories_of(read_in_order(journal_files)).items():
             if not self._is_behind(history, self.current_documents.inspector.look(key).judged):
                 continue
-            if history.is_lost:
+            after = history.last.after
+            content = None if after is None else history.content_of(after)
+            if after is not None and content is None:
                 overlay.doubt([key])
             else:
-                overlay.hold(key, history.content, history.at)
+                overlay.hold(key, content, history.at)
 
     # one document
 
@@ -230,6 +235,7 @@ class JournalReplay:
         elif (content := history.content_of(wanted)) is not None:
             self._set_broken_aside(key, history, judged, now)
             self._write(self.volume.documents(key.space), key.name, key, content, history.last)
+            self.written.add(key)
 
     def _is_behind(self, history: DocumentHistory, judged: Judged) -> bool:
         """Whether a replay would replace the file, or its file cannot be read."""
@@ -306,30 +312,34 @@ class JournalReplay:
         content: Content,
         change: JournalChange | None,
     ) -> None:
-        """Write a file, synced, and rename it to its place; a full volume gives up its reserve."""
+        """Write a file, synced, and rename it to its place; a full volume makes room first."""
         attribute, mtime_ns = self.capabilities.mark(key, content, change.at_ns if change else None)
         staging = self.volume.staging
-        files.unlink(staging, REPLAYED, missing_ok=True)
-        try:
-            descriptor = files.stage(staging, REPLAYED, content.data, attribute, mtime_ns)
-        except OSError as error:
-            if not (is_full(error) and self.release_reserve()):
-                raise
-            descriptor = files.stage(staging, REPLAYED, content.data, attribute, mtime_ns)
-        with files.closing(descriptor):
-            files.sync(descriptor)
+        while True:
+            files.unlink(staging, REPLAYED, missing_ok=True)
+            try:
+                descriptor = files.stage(staging, REPLAYED, content.data, attribute, mtime_ns)
+                with files.closing(descriptor):
+                    files.sync(descriptor)
+                break
+            except OSError as error:
+                if not (is_full(error) and self._make_room(content.size_bytes)):
+                    raise
         files.rename(staging, REPLAYED, directory, name)
+
+    def _make_room(self, size_bytes: int) -> bool:
+        """Free space; a journal file that holds nothing comes first: it is made anew later."""
+        if self._clean:
+            files.empty(self._clean.pop().descriptor)
+            return True
+        return self.make_room(size_bytes)
 
     # damage
 
-    def _keep_damaged(self, file: JournalFile, now: datetime) -> None:
-        """Copy a damaged journal file to quarantine, and report it."""
+    def _set_aside(self, file: JournalFile, now: datetime) -> None:
+        """Move a damaged journal file, which was replayed, to quarantine, and report it."""
         key = DocumentKey(SELINE, "journal.json")
-        name = free_aside_name(self.volume, key, now)
-        data = file.bytes()
-        descriptor = files.stage(self.volume.quarantine, name, data, None, time.time_ns())
-        with files.closing(descriptor):
-            files.sync(descriptor)
+        name = set_aside(self.volume, self.volume.seline, file.name, key, now)
         self.report(
             Incident(
                 kind=IncidentKind.JOURNAL_BROKEN,
