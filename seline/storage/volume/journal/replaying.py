@@ -7,6 +7,7 @@ volume has no times that mean anything. A file that is none of them was written 
 no Seline ran; it stays, and the last content of the journal becomes a backup.
 """
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -126,11 +127,7 @@ class DocumentHistory:
 
     def is_torn(self, data: bytes) -> bool:
         """Whether the bytes are those of a version of which a part did not arrive."""
-        return any(
-            len(data) <= len(version)
-            and (version.startswith(data) or _differ_by_zeros(data, version))
-            for version in self.versions.values()
-        )
+        return any(_is_torn(data, version) for version in self.versions.values())
 
 
 def histories_of(found: Iterable[ReadBatch]) -> dict[DocumentKey, DocumentHistory]:
@@ -182,6 +179,9 @@ class JournalReplay:
                 file for file in journal_files if file.header.is_clean and file not in rotten
             ]
             self.written.clear()
+            for file in journal_files:
+                if not file.header.is_clean:
+                    self._rewrite(file)
             histories = histories_of(found)
             self.current_documents.inspector.distrust(histories)
             for key, history in histories.items():
@@ -214,6 +214,26 @@ class JournalReplay:
             else:
                 overlay.hold(key, content, history.at)
 
+    def _rewrite(self, file: JournalFile) -> None:
+        """Write a journal file once more and sync it, before anything is published from it.
+
+        After a kill or a failed sync its last batch may be in the page cache only: a power cut
+        would then leave a part of its documents published. Without space it is only synced.
+        """
+        seline, name = self.volume.seline, f"{file.name}.new"
+        files.unlink(seline, name, missing_ok=True)
+        try:
+            data = file.bytes()  # with what is damaged in it
+            with files.closing(files.stage(seline, name, data, None, time.time_ns())) as new:
+                files.sync(new)
+            files.rename(seline, name, seline, file.name)
+        except OSError as error:
+            files.unlink(seline, name, missing_ok=True)
+            if not is_full(error):
+                raise
+            files.sync(file.descriptor)
+        files.sync(seline)
+
     # one document
 
     def _bring(self, key: DocumentKey, history: DocumentHistory, now: datetime) -> None:
@@ -221,7 +241,7 @@ class JournalReplay:
         for name, revision in history.backups.items():
             content = history.content_of(revision)
             if content is not None:
-                self._bring_backup(key, name, content)
+                self._bring_backup(key, name, content, now)
         judged = self.current_documents.inspector.look(key).judged
         wanted, live = history.last.after, _revision(judged)
         if live == wanted and wanted is None:
@@ -285,8 +305,11 @@ class JournalReplay:
             )
         )
 
-    def _bring_backup(self, key: DocumentKey, name: str, content: Content) -> None:
-        """Write a backup, unless another whole file has its name."""
+    def _bring_backup(self, key: DocumentKey, name: str, content: Content, now: datetime) -> None:
+        """Write a backup, unless another whole file has its name.
+
+        A hand edit has it if the link that was made of the document was not of the judged file.
+        """
         directory = self.volume.backups(key.space)
         try:
             raw = files.read_whole(directory, name, size_max=_ANY_SIZE)
@@ -295,6 +318,8 @@ class JournalReplay:
         else:
             if _is_whole(raw) and Content.of(raw.data).revision != content.revision:
                 return
+            if not _is_torn(raw.data, content.data):
+                set_aside(self.volume, directory, name, key, now)
         self._write(directory, name, key, content, None)
 
     def _sync_names(self) -> None:
@@ -370,7 +395,10 @@ def _revision(judged: Judged) -> Revision | None:
     return None if judged.content is None else judged.content.revision
 
 
-def _differ_by_zeros(data: bytes, version: bytes) -> bool:
+def _is_torn(data: bytes, version: bytes) -> bool:
+    """Whether the bytes are those of a version of which a part did not arrive."""
+    if len(data) > len(version) or version.startswith(data):
+        return len(data) <= len(version)
     return b"\0" in data and all(
         here in (0, there) for here, there in zip(data, version, strict=False)
     )
