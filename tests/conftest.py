@@ -22,6 +22,7 @@ from seline.library import Seline
 from seline.server import Serving, serving
 from tests.clocks import FakeClock
 from tests.command_line import SETTLES_SOON
+from tests.faults.forms import FORMS
 from tests.http_client import settings_for
 from tests.installing import installing
 
@@ -84,6 +85,13 @@ def _share_of(item: pytest.Item) -> float:
 def clock() -> FakeClock:
     """Return a clock that is stopped at 2025-01-06 14:30:22 UTC."""
     return FakeClock()
+
+
+@pytest.fixture(params=FORMS)
+def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Have every store of the test use one form of the commit; return its name."""
+    FORMS[request.param](monkeypatch)
+    return str(request.param)
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from typing import Any, Final
 from zlib import crc32
 
 import msgspec
+import pytest
 from msgspec.structs import replace as struct_replace
 
 from seline import DataManager, open_seline
@@ -32,6 +33,7 @@ from seline.storage.planner import Plan
 from seline.storage.volume.commit.base import Committed
 from seline.storage.volume.commit.exchange_form import ExchangeCommitter
 from seline.storage.volume.commit.staging import Published, Staged, Staging
+from tests.faults.forms import FORMS
 from tests.proof.history import Event, Read, State, Write
 from tests.proof.history import Outcome as WriteOutcome
 
@@ -222,8 +224,11 @@ def states_in(files: Any, names: Sequence[str]) -> dict[str, State]:
 # the process
 
 
-def run(data_dir: str, life: int, notebook: str, ready: Connection, wrong: str = "") -> None:
+def run(
+    data_dir: str, life: int, notebook: str, ready: Connection, form: str, wrong: str = ""
+) -> None:
     """Open the volume, with the wrong store `wrong` if named; send `ready`; save until killed."""
+    FORMS[form](pytest.MonkeyPatch())
     if wrong:
         WRONG[wrong]()
     asyncio.run(_run(data_dir, life, Notebook(Path(notebook)), ready))

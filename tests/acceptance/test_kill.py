@@ -24,6 +24,7 @@ from seline.blocking import open_seline
 from seline.storage.volume.mounts import mount_of
 from tests.acceptance import saver
 from tests.acceptance.saver import EVERYTHING, KEEP_NEWEST, KEPT, read_notebook, states_in
+from tests.faults.forms import FIRST, labelled
 from tests.proof.figures import note
 from tests.proof.history import Read, State, Stopped, Write, check
 from tests.proof.judge import stray
@@ -47,8 +48,9 @@ class Victim:
 class Volume:
     """A directory whose processes are killed, and the known states of its documents."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, form: str) -> None:
         self._folder = folder
+        self._form = form
         self._data_dir = folder / "data"
         self._documents: Mapping[str, State] = {}
         self._lives = 0
@@ -61,7 +63,8 @@ class Volume:
         notebook = self._folder / f"life{self._lives}"
         receives, sends = Pipe(duplex=False)
         process = FORKSERVER.Process(
-            target=saver.run, args=(str(self._data_dir), self._lives, str(notebook), sends, wrong)
+            target=saver.run,
+            args=(str(self._data_dir), self._lives, str(notebook), sends, self._form, wrong),
         )
         process.start()
         sends.close()
@@ -117,9 +120,11 @@ class Killed:
     broken: list[str]
 
 
-def kill_repeatedly(tmp_path: Path, kills: int, *, limit_s: float, wrong: str = "") -> Killed:
+def kill_repeatedly(
+    tmp_path: Path, kills: int, *, limit_s: float, form: str = FIRST, wrong: str = ""
+) -> Killed:
     """Kill processes on several volumes at once, in rounds, until a guarantee is broken."""
-    volumes = [Volume(tmp_path / f"volume{number}") for number in range(KILLS_AT_ONCE)]
+    volumes = [Volume(tmp_path / f"volume{number}", form) for number in range(KILLS_AT_ONCE)]
     chance = random.Random(SEED)
     ends_at = time.monotonic() + limit_s
     killed = 0
@@ -135,8 +140,8 @@ def kill_repeatedly(tmp_path: Path, kills: int, *, limit_s: float, wrong: str = 
 
 
 @pytest.mark.timeout(280)
-def test_forty_kills_lose_no_acknowledged_write(tmp_path: Path) -> None:
-    result = kill_repeatedly(tmp_path, 40, limit_s=240)
+def test_forty_kills_lose_no_acknowledged_write(form: str, tmp_path: Path) -> None:
+    result = kill_repeatedly(tmp_path, 40, limit_s=240, form=form)
 
     assert result.broken == []
     assert result.kills == 40
@@ -159,13 +164,15 @@ def test_a_wrong_store_is_flagged(wrong: str, tmp_path: Path) -> None:
 
 @pytest.mark.prove(share=20)
 @pytest.mark.timeout(3000)
-def test_a_thousand_kills_lose_no_acknowledged_write(tmp_path: Path, share_s: float) -> None:
-    result = kill_repeatedly(tmp_path, 1000, limit_s=min(share_s, 48 * 60))
+def test_a_thousand_kills_lose_no_acknowledged_write(
+    form: str, tmp_path: Path, share_s: float
+) -> None:
+    result = kill_repeatedly(tmp_path, 1000, limit_s=min(share_s, 48 * 60), form=form)
 
     mount = mount_of(str(tmp_path))
     note(
         "kill -9",
-        "sixteen writers, transactions and rotation, at random moments",
+        labelled("sixteen writers, transactions and rotation, at random moments", form),
         tried=result.kills,
         failures=len(result.broken),
         where=mount.kind if mount else "unknown",

@@ -19,6 +19,7 @@ from tests.faults.calls import injected
 from tests.faults.calls.builds import BUILDS, WAYS, WRONG_WHEN_A_CALL_FAILS
 from tests.faults.calls.trying import (
     ALSO_BUILT,
+    SAMPLE,
     Prepared,
     Tried,
     attempt,
@@ -30,12 +31,12 @@ from tests.faults.calls.trying import (
     prepared_by,
     together,
 )
+from tests.faults.forms import FIRST, labelled
 from tests.faults.powercut.recorder import record
 from tests.faults.powercut.trying import Workers
 from tests.proof.operations import EVERY, OPERATIONS, prepare
 
 SUITE: Final = "every call fails once"
-SAMPLE: Final = 4
 WRONG_SAMPLE: Final = 60
 LIMIT_S: Final = 90.0
 KERNEL_LIMIT_S: Final = 900.0
@@ -48,10 +49,10 @@ AS_KERNEL: Final = {
 
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_some_failing_calls_break_no_guarantee(
-    name: str, tmp_path: Path, workspace: Path, worker_processes: Workers
+    name: str, form: str, tmp_path: Path, workspace: Path, worker_processes: Workers
 ) -> None:
     tried = worker_processes.pool.submit(
-        attempt_some, name, tmp_path, workspace, Prepared.failures, SAMPLE
+        attempt_some, name, tmp_path, workspace, Prepared.failures, form
     )
 
     assert tried.result() == Tried(SAMPLE, [])
@@ -60,14 +61,20 @@ def test_some_failing_calls_break_no_guarantee(
 @pytest.mark.prove
 @pytest.mark.parametrize("name", EVERY)
 def test_no_failing_call_breaks_a_guarantee(
-    name: str, tmp_path: Path, workspace: Path, worker_processes: Workers, deadline_s: float
+    name: str,
+    form: str,
+    tmp_path: Path,
+    workspace: Path,
+    worker_processes: Workers,
+    deadline_s: float,
 ) -> None:
-    operation = worker_processes.pool.submit(prepared, name, tmp_path, workspace).result()
+    operation = worker_processes.pool.submit(prepared, name, tmp_path, workspace, form).result()
     cases = operation.failures()
 
     tried = attempt_all(worker_processes, attempt, cases, until_s=deadline_s)
 
-    noted(SUITE, name, tried, workspace, calls=len(operation.calls), possible=len(cases))
+    what = labelled(name, form)
+    noted(SUITE, what, tried, workspace, calls=len(operation.calls), possible=len(cases))
     assert tried.flagged == []
 
 
@@ -91,14 +98,20 @@ def test_every_recorded_call_is_made_to_fail(
 @pytest.mark.prove
 @pytest.mark.parametrize("variant", WAYS)
 def test_no_failing_call_breaks_a_guarantee_in_another_commit_variant(
-    variant: str, tmp_path: Path, workspace: Path, worker_processes: Workers, deadline_s: float
+    variant: str,
+    form: str,
+    tmp_path: Path,
+    workspace: Path,
+    worker_processes: Workers,
+    deadline_s: float,
 ) -> None:
-    operations = prepared_by(variant, tmp_path, workspace, worker_processes)
+    operations = prepared_by(variant, tmp_path, workspace, worker_processes, form)
     cases = [case for operation in operations for case in operation.failures()]
 
     tried = attempt_all(worker_processes, attempt, cases, until_s=deadline_s)
 
-    noted(SUITE, f"{', '.join(ALSO_BUILT)}: {variant}", tried, workspace, possible=len(cases))
+    what = labelled(f"{', '.join(ALSO_BUILT)}: {variant}", form)
+    noted(SUITE, what, tried, workspace, possible=len(cases))
     assert tried.flagged == []
 
 
@@ -135,7 +148,7 @@ def test_no_call_that_the_kernel_refuses_breaks_a_guarantee(
 
 @pytest.mark.parametrize("build", BUILDS)
 def test_a_build_replaces_functions_that_exist(build: str) -> None:
-    with built(build):
+    with built(FIRST, build):
         pass
 
 
@@ -145,7 +158,9 @@ def test_a_wrong_build_is_flagged_when_calls_fail(
     build: str, tmp_path: Path, workspace: Path, worker_processes: Workers
 ) -> None:
     name, _ = WRONG_WHEN_A_CALL_FAILS[build]
-    operation = worker_processes.pool.submit(prepared, name, tmp_path, workspace, build).result()
+    operation = worker_processes.pool.submit(
+        prepared, name, tmp_path, workspace, FIRST, build
+    ).result()
 
     tried = worker_processes.pool.submit(attempt, operation.failures()[-WRONG_SAMPLE:]).result()
 

@@ -13,6 +13,7 @@ import pytest
 from tests.faults.calls.builds import WAYS, WRONG_WHEN_KILLED
 from tests.faults.calls.trying import (
     ALSO_BUILT,
+    SAMPLE,
     Prepared,
     Tried,
     attempt,
@@ -22,20 +23,20 @@ from tests.faults.calls.trying import (
     prepared,
     prepared_by,
 )
+from tests.faults.forms import FIRST, labelled
 from tests.faults.powercut.trying import Workers
 from tests.proof.operations import EVERY, OPERATIONS
 
 SUITE: Final = "kill -9"
-SAMPLE: Final = 3
 LIMIT_S: Final = 60.0
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_some_kills_between_two_calls_break_no_guarantee(
-    name: str, tmp_path: Path, workspace: Path, worker_processes: Workers
+    name: str, form: str, tmp_path: Path, workspace: Path, worker_processes: Workers
 ) -> None:
     tried = worker_processes.pool.submit(
-        attempt_some, name, tmp_path, workspace, Prepared.kills, SAMPLE
+        attempt_some, name, tmp_path, workspace, Prepared.kills, form
     )
 
     assert tried.result() == Tried(SAMPLE, [])
@@ -44,27 +45,39 @@ def test_some_kills_between_two_calls_break_no_guarantee(
 @pytest.mark.prove
 @pytest.mark.parametrize("name", EVERY)
 def test_no_kill_between_two_calls_breaks_a_guarantee(
-    name: str, tmp_path: Path, workspace: Path, worker_processes: Workers, deadline_s: float
+    name: str,
+    form: str,
+    tmp_path: Path,
+    workspace: Path,
+    worker_processes: Workers,
+    deadline_s: float,
 ) -> None:
-    cases = worker_processes.pool.submit(prepared, name, tmp_path, workspace).result().kills()
+    operation = worker_processes.pool.submit(prepared, name, tmp_path, workspace, form).result()
+    cases = operation.kills()
 
     tried = attempt_all(worker_processes, attempt, cases, until_s=deadline_s)
 
-    noted(SUITE, f"at every call of {name}", tried, workspace, possible=len(cases))
+    what = labelled(f"at every call of {name}", form)
+    noted(SUITE, what, tried, workspace, possible=len(cases))
     assert tried.flagged == []
 
 
 @pytest.mark.prove
 @pytest.mark.parametrize("variant", WAYS)
 def test_no_kill_breaks_a_guarantee_in_another_commit_variant(
-    variant: str, tmp_path: Path, workspace: Path, worker_processes: Workers, deadline_s: float
+    variant: str,
+    form: str,
+    tmp_path: Path,
+    workspace: Path,
+    worker_processes: Workers,
+    deadline_s: float,
 ) -> None:
-    operations = prepared_by(variant, tmp_path, workspace, worker_processes)
+    operations = prepared_by(variant, tmp_path, workspace, worker_processes, form)
     cases = [case for operation in operations for case in operation.kills()]
 
     tried = attempt_all(worker_processes, attempt, cases, until_s=deadline_s)
 
-    what = f"at every call of {', '.join(ALSO_BUILT)}: {variant}"
+    what = labelled(f"at every call of {', '.join(ALSO_BUILT)}: {variant}", form)
     noted(SUITE, what, tried, workspace, possible=len(cases))
     assert tried.flagged == []
 
@@ -75,7 +88,9 @@ def test_a_wrong_build_is_flagged_when_killed(
     build: str, tmp_path: Path, workspace: Path, worker_processes: Workers
 ) -> None:
     name, _ = WRONG_WHEN_KILLED[build]
-    operation = worker_processes.pool.submit(prepared, name, tmp_path, workspace, build).result()
+    operation = worker_processes.pool.submit(
+        prepared, name, tmp_path, workspace, FIRST, build
+    ).result()
 
     tried = worker_processes.pool.submit(attempt, operation.kills()).result()
 

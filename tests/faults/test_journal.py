@@ -6,12 +6,8 @@ import random
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
-from datetime import datetime
 from pathlib import Path
-from typing import Any, Final
 
-import msgspec
 import pytest
 
 from seline.blocking import Seline, open_seline
@@ -22,7 +18,6 @@ from seline.domain.json_codec import encode
 from seline.errors import UnsupportedFormat
 from seline.storage.volume import files
 from seline.storage.volume.commit.staging import Staged, Staging
-from seline.storage.volume.journal import form, journal, replaying
 from seline.storage.volume.journal.codec import (
     BLOCK_BYTES,
     FIRST_BATCH_AT,
@@ -38,9 +33,6 @@ from seline.storage.volume.journal.codec import (
     has_gap,
 )
 from seline.storage.volume.journal.replaying import DocumentHistory
-from tests.faults.powercut.scenarios import Way, states_of
-from tests.faults.powercut.states import Cutting
-from tests.faults.powercut.trying import sample, try_some
 
 JOURNAL_BYTES = 256 << 10
 NAMES = ("journal-a", "journal-b")
@@ -308,99 +300,6 @@ def test_a_document_that_a_person_wrote_after_the_kill_stays(killed: Path) -> No
         assert seline.data.load_json("0.json") == {"by": "hand"}
         kept = [seline.data.read_backup("0.json", b.name) for b in seline.data.backups("0.json")]
         assert kept[0]["n"] == 36
-
-
-# builds that lack a safeguard, each with the scenario whose states show it
-
-
-def _unsynced_journal(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(files, "sync_data", lambda _descriptor: None)
-
-
-def _without_the_content_before(patch: pytest.MonkeyPatch) -> None:
-    def change(self: form.JournalCommitter, *args: Any) -> JournalChange:
-        return msgspec.structs.replace(real(self, *args), image=None)
-
-    real = form.JournalCommitter._change
-    patch.setattr(form.JournalCommitter, "_change", change)
-
-
-def _checkpoint_without_a_sync(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(form, "sync_published", lambda *_: None)
-
-
-def _published_first(patch: pytest.MonkeyPatch) -> None:
-    """Answer a change, and write its file, before the journal is synced."""
-
-    def append(self: journal.Journal, batch: Batch) -> None:
-        late.append((self, batch))
-
-    def settle(self: form.JournalCommitter, now: datetime) -> None:
-        real_settle(self, now)
-        while late:
-            real_append(*late.pop(0))
-
-    late: list[tuple[journal.Journal, Batch]] = []
-    real_append, real_settle = journal.Journal.append, form.JournalCommitter.settle
-    patch.setattr(journal.Journal, "append", append)
-    patch.setattr(form.JournalCommitter, "settle", settle)
-
-
-def _not_replayed(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(replaying.JournalReplay, "_bring", lambda *_: None)
-
-
-def _no_backup_replayed(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(replaying.JournalReplay, "_bring_backup", lambda *_: None)
-
-
-def _part_for_the_whole(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(replaying, "data_after", lambda change, _before: change.data)
-    patch.setattr(DocumentHistory, "content_of", lambda self, revision: _unchecked(self, revision))
-
-
-def _first_part_alone(patch: pytest.MonkeyPatch) -> None:
-    def add_after(self: replaying.Versions, change: JournalChange) -> None:
-        if change.image is not None or not change.prefix:
-            real(self, change)
-
-    real = replaying.Versions.add_after
-    patch.setattr(replaying.Versions, "add_after", add_after)
-
-
-def _unchecked(history: DocumentHistory, revision: str) -> Content | None:
-    return Content.of(history.versions[revision]) if revision in history.versions else None
-
-
-WRONG: Final[Mapping[str, tuple[str, Way]]] = {
-    "the journal is not synced": ("save, by a journal, files later", _unsynced_journal),
-    "the content before is left out": ("save, by a journal", _without_the_content_before),
-    "a checkpoint syncs nothing": ("save, by a journal", _checkpoint_without_a_sync),
-    "files are written first": ("transaction, by a journal", _published_first),
-    "nothing is replayed": ("transaction, by a journal, files later", _not_replayed),
-    "no backup is replayed": ("save, by a journal", _no_backup_replayed),
-    "a part is taken for the whole": (
-        "changes of a large document, by a journal, files later",
-        _part_for_the_whole,
-    ),
-    "a later part is left out": (
-        "changes of a large document, by a journal, files later",
-        _first_part_alone,
-    ),
-}
-
-
-@pytest.mark.parametrize("name", WRONG)
-def test_a_journal_without_one_safeguard_is_flagged(
-    name: str, workspace: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    scenario, plant = WRONG[name]
-    states = states_of(scenario, workspace, plant, Cutting(share=0.4))
-    plant(monkeypatch)
-
-    some = sample(states, 400)
-    parts = (some[at : at + 20] for at in range(0, len(some), 20))
-    assert any(try_some(part, workspace / "states") for part in parts)
 
 
 # with and without

@@ -12,6 +12,7 @@ from typing import Final
 
 import pytest
 
+from tests.faults.forms import FORMS, labelled
 from tests.faults.powercut import kernel
 from tests.faults.powercut.promises import Flagged
 from tests.faults.powercut.scenarios import SCENARIOS, states_of
@@ -28,11 +29,14 @@ ALL: Final = Cutting(combinations_max=1024)
 DRAWN: Final = Cutting(share=0.1)
 """Where there are too many states to open, one in ten is drawn at random."""
 LIMIT_S: Final = 150.0
+IN_FORMS: Final = [(one.name, form) for one in SCENARIOS.values() for form in one.forms]
 
 
-@pytest.mark.parametrize("name", SCENARIOS)
-def test_some_states_after_a_power_cut_break_no_guarantee(name: str, workspace: Path) -> None:
-    states = states_of(name, workspace, cutting=FEW)
+@pytest.mark.parametrize(("name", "form"), IN_FORMS, indirect=["form"])
+def test_some_states_after_a_power_cut_break_no_guarantee(
+    name: str, form: str, workspace: Path
+) -> None:
+    states = states_of(name, workspace, FORMS[form], FEW)
 
     broken = try_some(sample(states, SAMPLE), workspace / "states")
 
@@ -40,17 +44,17 @@ def test_some_states_after_a_power_cut_break_no_guarantee(name: str, workspace: 
 
 
 @pytest.mark.prove(share=2)
-@pytest.mark.parametrize("name", SCENARIOS)
+@pytest.mark.parametrize(("name", "form"), IN_FORMS, indirect=["form"])
 def test_no_state_after_a_power_cut_breaks_a_guarantee(
-    name: str, workspace: Path, deadline_s: float, worker_processes: Workers
+    name: str, form: str, workspace: Path, deadline_s: float, worker_processes: Workers
 ) -> None:
     drawn = SCENARIOS[name].is_drawn
-    states = states_of(name, workspace, cutting=DRAWN if drawn else ALL)
+    states = states_of(name, workspace, FORMS[form], DRAWN if drawn else ALL)
 
     tried, broken = worker_processes.try_all(states, workspace / "states", until_s=deadline_s)
 
     note(
-        SUITE, name, tried=tried, failures=len(broken), where=kind_of(workspace),
+        SUITE, labelled(name, form), tried=tried, failures=len(broken), where=kind_of(workspace),
         possible=len(states), **({"drawn": "1 in 10"} if drawn else {}),
     )  # fmt: skip
     assert broken == [], _summary(broken)

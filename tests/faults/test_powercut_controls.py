@@ -12,13 +12,15 @@ from typing import Final
 
 import pytest
 
-from tests.faults.powercut.damages import CASES, broken_by
+from tests.faults.powercut.damages import broken_by
+from tests.faults.powercut.journal_damages import CASES
 from tests.faults.powercut.promises import Flagged, flagged
 from tests.faults.powercut.safeguards import patch_points
 from tests.faults.powercut.scenarios import SCENARIOS, states_of
 from tests.faults.powercut.states import EVERY, Cutting
 from tests.faults.powercut.trying import fast_place, kind_of, sample, try_some
-from tests.faults.powercut.wrong_builds import WRONG_BUILDS, WrongBuild
+from tests.faults.powercut.wrong_builds import WrongBuild
+from tests.faults.powercut.wrong_journals import WRONG_BUILDS
 from tests.faults.powercut.wrong_stores import RIGHT, WRONG, seven_saves
 from tests.proof.figures import note
 

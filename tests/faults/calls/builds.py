@@ -47,21 +47,7 @@ def _sync_as_a_whole(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(exchange_form.ExchangeCommitter, "_sync", sync)
 
 
-def by_a_journal(patch: pytest.MonkeyPatch) -> None:
-    """Use the second commit form, and write the files before a change is answered."""
-    patch.setenv("SELINE_STORAGE__JOURNAL_BYTES", "65536")
-    patch.setenv("SELINE_STORAGE__PUBLISH_WITHIN_MS", "0")
-
-
-def by_a_journal_with_files_later(patch: pytest.MonkeyPatch) -> None:
-    """Use the second commit form, and write the files after a change was answered."""
-    by_a_journal(patch)
-    patch.setenv("SELINE_STORAGE__PUBLISH_WITHIN_MS", "10000")
-
-
 WAYS: Final[Mapping[str, Plant]] = {
-    "by a journal": by_a_journal,
-    "by a journal, files later": by_a_journal_with_files_later,
     "links refused": lambda patch: patch.setattr(files, "link", _refused),
     "no exchange of names": lambda patch: _without_exchange(patch),
     "synced as a whole": _sync_as_a_whole,

@@ -37,6 +37,7 @@ ON_FILES: Final = frozenset(
         "fsync", "fdatasync", "syncfs",
     }
 )  # fmt: skip
+WRITES: Final = frozenset({"write", "pwrite"})
 SYNCS: Final = frozenset({"fsync", "fdatasync"})
 INTERRUPTED: Final = SYNCS | {"open", "write", "posix_fallocate", "syncfs"}
 """Calls that a signal may interrupt."""
@@ -75,7 +76,7 @@ def refusals(made: Made) -> tuple[str, ...]:
         *REFUSED,
         *(("EACCES",) if made.name in ON_NAMES else ()),
         *(("EINTR",) if made.name in INTERRUPTED else ()),
-        *((SHORT,) if made.name == "write" else ()),
+        *((SHORT,) if made.name in WRITES else ()),
     )
 
 
@@ -123,7 +124,7 @@ class Calls:
             self.made.append(made)
             fault = self._fault
             due = fault is not None and len(self.made) == fault.at
-            if due and (fault.how != SHORT or made.name == "write"):  # type: ignore[union-attr]
+            if due and (fault.how != SHORT or made.name in WRITES):  # type: ignore[union-attr]
                 self.fired = made
         return self.fired is made
 
@@ -136,8 +137,8 @@ class Calls:
                     call(*args, **kwargs)
             os.kill(os.getpid(), signal.SIGKILL)
         if how == SHORT:
-            descriptor, data = args
-            return call(descriptor, bytes(data)[: len(data) // 2])
+            descriptor, data, *at = args
+            return call(descriptor, bytes(data)[: len(data) // 2], *at)
         if made.name in SYNCS:
             self._note_failed_sync(args[0])
         code = getattr(errno, how)

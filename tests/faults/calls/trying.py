@@ -24,6 +24,7 @@ from seline.outbound.destinations.folder import Folder
 from tests.faults.calls.builds import AS_IT_IS, BUILDS
 from tests.faults.calls.doing import CaseResult, fail, kill
 from tests.faults.calls.failing import KILLS, Fault, Made, refusals
+from tests.faults.forms import FIRST, FORMS
 from tests.faults.inspections import Inspection, inspection_of
 from tests.faults.powercut.promises import unhurried
 from tests.faults.powercut.trying import Workers, kind_of
@@ -32,6 +33,7 @@ from tests.proof.judge import SOUND_QUARANTINED, Expected, Outcome, Values, expe
 from tests.proof.operations import EVERY, A, prepare
 
 CHUNK: Final = 10
+SAMPLE: Final = 4
 ALSO_BUILT: Final = ("save", "delete", "transaction", "recovery", "change of a large document")
 """The operations that are tried on other file systems too."""
 T = TypeVar("T")
@@ -41,11 +43,12 @@ T = TypeVar("T")
 class Prepared:
     """An operation with its volume, what it changes, and the calls that it makes.
 
-    It has the names of the operation and the build, so that it can be sent to a worker.
+    It has the names of the operation, the build and the form, so that it can be sent to a worker.
     """
 
     name: str
     build: str
+    form: str
     volume: Path
     before: Values
     after: Values
@@ -90,7 +93,9 @@ class Tried(NamedTuple):
     flagged: Sequence[Flagged]
 
 
-def prepared(name: str, scratch: Path, place: Path, build: str = AS_IT_IS) -> Prepared:
+def prepared(
+    name: str, scratch: Path, place: Path, form: str = FIRST, build: str = AS_IT_IS
+) -> Prepared:
     """Prepare an operation's volume; record what the operation does, and its calls.
 
     The cases are tried in `place`.
@@ -101,12 +106,13 @@ def prepared(name: str, scratch: Path, place: Path, build: str = AS_IT_IS) -> Pr
         expected = expect(EVERY[name], scratch / "expected")
         prepare(EVERY[name], scratch / "volume")
         volume = copied(scratch / "volume", place / "volume")
-        with built(build):
+        with built(form, build):
             counted = fail(expected, copied(volume, place / "counted"), None)
     assert counted.outcome == "acknowledged", counted
     return Prepared(
         name=name,
         build=build,
+        form=form,
         volume=volume,
         before=expected.before,
         after=expected.after,
@@ -114,10 +120,12 @@ def prepared(name: str, scratch: Path, place: Path, build: str = AS_IT_IS) -> Pr
     )
 
 
-def prepared_by(way: str, scratch: Path, place: Path, workers: Workers) -> list[Prepared]:
+def prepared_by(
+    way: str, scratch: Path, place: Path, workers: Workers, form: str = FIRST
+) -> list[Prepared]:
     """Prepare the operations of `ALSO_BUILT` in a worker, for another file system."""
     return [
-        workers.pool.submit(prepared, name, scratch / name, place / name, way).result()
+        workers.pool.submit(prepared, name, scratch / name, place / name, form, way).result()
         for name in ALSO_BUILT
     ]
 
@@ -129,10 +137,11 @@ def attempt(cases: Sequence[Case]) -> Tried:
 
 
 def attempt_some(
-    name: str, scratch: Path, place: Path, cases: Callable[[Prepared], list[Case]], count: int
+    name: str, scratch: Path, place: Path, cases: Callable[[Prepared], list[Case]], form: str
 ) -> Tried:
     """Prepare an operation and try the same few cases each time."""
-    return attempt(random.Random(name).sample(cases(prepared(name, scratch, place)), count))
+    every = cases(prepared(name, scratch, place, form))
+    return attempt(random.Random(name).sample(every, SAMPLE))
 
 
 def attempt_all(
@@ -228,9 +237,10 @@ def copied(volume: Path, to: Path) -> Path:
 
 
 @contextmanager
-def built(build: str) -> Generator[None]:
-    """Use another build until the block ends."""
+def built(form: str, build: str) -> Generator[None]:
+    """Use a form of the commit, and another build, until the block ends."""
     with pytest.MonkeyPatch.context() as patch:
+        FORMS[form](patch)
         BUILDS[build](patch)
         yield
 
@@ -238,7 +248,7 @@ def built(build: str) -> Generator[None]:
 def _one(operation: Prepared, fault: Fault) -> Flagged | None:
     expected, volume = operation.expected(), operation.volume
     with (
-        built(operation.build),
+        built(operation.form, operation.build),
         tempfile.TemporaryDirectory(prefix="case-", dir=volume.parent) as place,
     ):
         directory = copied(volume, Path(place) / "volume")

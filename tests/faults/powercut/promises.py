@@ -117,6 +117,7 @@ class Keeping:
     def __call__(self, cut: Cut, directory: Path) -> list[str]:
         volume, done = directory / self.inside, min(cut.acknowledged, len(self.served) - 1)
         broken = self._format(volume) if self.has_format and done else []
+        broken += self._in_journal(volume) if done == len(self.served) - 1 else []
         with opened(volume) as seline:
             found = read_values(seline)
             if found not in self.served[done]:
@@ -130,6 +131,11 @@ class Keeping:
             broken += [f"V8: {data[:60]!r} is left" for data in self.erased if data in there]
             broken += [f"V4: {data[:60]!r} twice" for data in self.once if there.count(data) > 1]
         return broken
+
+    def _in_journal(self, volume: Path) -> list[str]:
+        """Report what was erased and is left in the journal, which the next start removes."""
+        left = b"".join(path.read_bytes() for path in (volume / ".seline").glob("journal-*"))
+        return [f"V8: {data[:60]!r} is left in the journal" for data in self.erased if data in left]
 
     def _format(self, volume: Path) -> list[str]:
         """Report a volume whose format cannot be read."""

@@ -26,23 +26,22 @@ EXEMPT: Final = {
     "earlier": "it reports, and names files to read again; what is read is judged",
     "capabilities": "it tries what a volume can do; nothing rests on what it writes",
 }
-"""Nor are the modules of the journal, which is off by default: `test_journal` has builds of it."""
 MODULES: Final = {
     path.stem: ".".join((VOLUME, *path.relative_to(HERE).with_suffix("").parts))
     for path in HERE.rglob("*.py")
-    if path.stem not in EXEMPT and path.parent.name != "journal"
+    if path.stem not in EXEMPT
 } | {name: f"seline.domain.{name}" for name in ("checksum", "verdict", "recovery")}
 DURABLE: Final = frozenset(
     {
         "sync", "fsync", "sync_filesystem", "touch_and_sync", "make_directory", "link",
-        "sync_directories", "setxattr", "utime",
+        "sync_directories", "setxattr", "utime", "sync_data", "sync_published",
     }
 )  # fmt: skip
 """Calls that make bytes, names or attributes durable, give a file a second name, or mark it."""
 STEPS: Final = frozenset(
     {
         "commit", "recover", "recommit", "make_durable", "make_file_durable", "_record",
-        "keep_displaced", "_sync_documents", "_forget_record",
+        "keep_displaced", "_sync_documents", "_forget_record", "_append_again", "_rewrite",
     }
 )  # fmt: skip
 """Calls that group such calls: whether and when each is made is a safeguard too."""
@@ -50,7 +49,7 @@ CHECKS: Final = frozenset(
     {
         "judge", "decode_record", "decode_checksum", "why_not_json", "same_bytes", "is_set_aside",
         "lacks_checksum", "look_at_backup", "look_in", "judge_in_pieces", "is_judged", "_is_staged",
-        "_is_ours",
+        "_is_ours", "_is_whole", "_is_torn",
     }
 )  # fmt: skip
 """Calls that check bytes or inodes."""

@@ -19,7 +19,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final, NoReturn, TypeAlias
+from typing import Any, Final, NoReturn, TypeAlias
 
 import pytest
 
@@ -35,9 +35,20 @@ from seline.ports.store import Atom, Change
 from seline.settings import load_settings
 from seline.storage.volume import files, lock
 from seline.storage.volume import open as opening
+from seline.storage.volume.capabilities import Capabilities
 from seline.storage.volume.commit import exchange_form, staging, sync
+from seline.storage.volume.directory import VolumeDirectory
+from seline.storage.volume.journal import form
+from seline.storage.volume.journal.codec import batches
 from tests.copied import original
-from tests.faults.calls.builds import by_a_journal, by_a_journal_with_files_later
+from tests.faults.forms import (
+    FILES_LATER,
+    FIRST,
+    FORMS,
+    JOURNAL,
+    by_a_journal_with_files_later,
+    synced_in_its_files,
+)
 from tests.faults.injection import store_of
 from tests.faults.powercut.disk_model import Tree
 from tests.faults.powercut.promises import (
@@ -74,6 +85,10 @@ from tests.proof.operations import act as act_and_acknowledge
 Way: TypeAlias = Callable[[pytest.MonkeyPatch], None]
 EDIT: Final[Json] = {"by": "hand"}
 TORN: Final = b'{"by": "ha'
+LARGE_EDIT: Final = encode(EDIT) + b" " * 60_000
+"""For which a small journal has no room."""
+AT_ONCE: Final = (FIRST, JOURNAL)
+JOURNAL_FILE: Final = r"/journal-\w$"
 LEFT: Final = "00000001"
 """The name in staging/ of the first displaced file."""
 
@@ -87,7 +102,8 @@ class Scenario:
     """What is done to a volume, and the judge of what is left.
 
     `killed`: the process is killed after each call that this matches, and the start after it is
-    cut. `cut_again`: the number of first cuts that are followed by a start that is cut.
+    cut. `cut_again`: the number of first cuts that are followed by a start that is cut. `forms` are
+    the forms of the commit in which things happen in this order.
     """
 
     name: str
@@ -97,6 +113,7 @@ class Scenario:
     killed: str = ""
     cut_again: int = 0
     long: bool = False
+    forms: Sequence[str] = tuple(FORMS)
 
     @property
     def is_drawn(self) -> bool:
@@ -182,8 +199,16 @@ def _with_and_without_record(states: Sequence[Cut], count: int) -> list[Cut]:
 
 @functools.cache
 def _prepared(prepare: Callable[[Path], Judge]) -> tuple[Tree, Judge]:
-    """Return the volume that a scenario starts with, and its judge; made once per process."""
-    with tempfile.TemporaryDirectory(prefix="seline-scenario-") as scratch, unhurried():
+    """Return the volume that a scenario starts with, and its judge; made once per process.
+
+    It is made by the first form; the scenario's own form follows.
+    """
+    with (
+        tempfile.TemporaryDirectory(prefix="seline-scenario-") as scratch,
+        unhurried(),
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        synced_in_its_files(patch)
         volume = Path(scratch) / "volume"
         judge = prepare(volume)
         return tree_of(volume), judge
@@ -302,20 +327,11 @@ SEQUENCES: Final = (
         "delete, then a save", Step(act=lambda seline, _: seline.data.delete(A)), _save("newer")
     ),
     _of_steps("save during an export", Step(act=_save_during_an_export)),
-    *(
-        replace(
-            _of_steps(
-                f"changes of a large document, {also}",
-                Step(act=lambda seline, _: seline.data.save_json(A, large(0))),
-                *(Step(act=change_large) for _ in range(3)),
-                Step(act=lambda seline, _: seline.data.update_field(A, "n", 1)),
-            ),
-            way=way,
-        )
-        for also, way in {
-            "by a journal": by_a_journal,
-            "by a journal, files later": by_a_journal_with_files_later,
-        }.items()
+    _of_steps(
+        "changes of a large document",
+        Step(act=lambda seline, _: seline.data.save_json(A, large(0))),
+        *(Step(act=change_large) for _ in range(3)),
+        Step(act=lambda seline, _: seline.data.update_field(A, "n", 1)),
     ),
 )
 """Changes of one session, each acknowledged: an earlier one must not replace a later one."""
@@ -358,9 +374,13 @@ def _as_a_whole(patch: pytest.MonkeyPatch) -> None:
         self.staging.capabilities = replace(self.staging.capabilities, own_mount=True)
         real(self, staged)
 
-    real = exchange_form.ExchangeCommitter._sync
+    def checkpoint(volume: VolumeDirectory, capabilities: Capabilities, *args: Any) -> None:
+        real_checkpoint(volume, replace(capabilities, own_mount=True), *args)
+
+    real, real_checkpoint = exchange_form.ExchangeCommitter._sync, form.sync_published
     patch.setattr(exchange_form, "SYNCFS_FILES_MIN", 1)
     patch.setattr(exchange_form.ExchangeCommitter, "_sync", sync)
+    patch.setattr(form, "sync_published", checkpoint)
 
 
 class _ShuttingDown:
@@ -388,8 +408,6 @@ WAYS: Final = (
             "no exchange of names": _no_exchange,
             "neither links nor exchange": _neither,
             "synced as a whole": _as_a_whole,
-            "by a journal": by_a_journal,
-            "by a journal, files later": by_a_journal_with_files_later,
         }.items()
         for name in ("save", "delete", "transaction", "recovery")
     ),
@@ -409,10 +427,11 @@ class _FailsOnce:
     armed: bool = False
 
     def way(self, patch: pytest.MonkeyPatch) -> None:
-        """Replace the disk's sync."""
-        patch.setattr(os, "fsync", self._fsync)
+        """Replace the disk's syncs."""
+        patch.setattr(os, "fsync", self._sync)
+        patch.setattr(os, "fdatasync", self._sync)
 
-    def _fsync(self, descriptor: int) -> None:
+    def _sync(self, descriptor: int) -> None:
         if self.armed and re.search(self.where, os.readlink(f"/proc/self/fd/{descriptor}")):
             self.armed = False
             raise OSError(errno.EIO, os.strerror(errno.EIO))
@@ -479,8 +498,11 @@ def _of_reopening(
     change: Callable[[Seline, Path], object],
     during: Callable[[Path], None] = lambda _volume: None,
 ) -> Scenario:
-    """A change with an unknown outcome, and a save of another document that reopens the store."""
-    failing = _FailsOnce(where)
+    """A change with an unknown outcome, and a save of another document that reopens the store.
+
+    By a journal it is the sync of the journal that fails.
+    """
+    failing = _FailsOnce(rf"{where}|{JOURNAL_FILE}")
 
     def ready(volume: Path) -> Judge:
         documents(volume)
@@ -511,6 +533,8 @@ def _of_reopening(
 FAILING: Final = (
     _of_failing_sync("the staged file", r"staging/\w"),
     _of_failing_sync("backups/", "volume/backups$"),
+    _of_failing_sync("the journal's file, if there is one,", JOURNAL_FILE),
+    _of_failing_sync("the journal's file, if there is one,", JOURNAL_FILE, "transaction"),
     _of_failing_sync("the documents' directory", "volume$"),
     _of_failing_sync("a staged file", r"staging/\w", "transaction"),
     _of_failing_sync("the record", "journal", "transaction"),
@@ -544,6 +568,11 @@ FAILING: Final = (
     _of_reopening(
         "transaction, the documents' directory fails to sync, then the reopening",
         "volume$",
+        transaction,
+    ),
+    _of_reopening(
+        "transaction, the journal's file, if there is one, fails to sync, then the reopening",
+        "seline$",
         transaction,
     ),
     _of_reopening(
@@ -685,16 +714,21 @@ RESTORE: Final = Scenario(
 
 def _edit(volume: Path, data: bytes) -> None:
     """Put an edit in place durably, as a careful editor does; acknowledge it."""
+    _put(volume, A, data)
+    _acknowledge()
+
+
+def _put(volume: Path, name: str, data: bytes) -> None:
+    """Put a file in place durably."""
     staged = os.path.join(volume, "edit.tmp")
     descriptor = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     os.write(descriptor, data)
     os.fsync(descriptor)
     os.close(descriptor)
-    os.rename(staged, os.path.join(volume, A))
+    os.rename(staged, os.path.join(volume, name))
     top = os.open(volume, os.O_RDONLY)
     os.fsync(top)
     os.close(top)
-    _acknowledge()
 
 
 def _edited_at(call: str, data: bytes, then: Way = as_usual) -> Way:
@@ -754,8 +788,9 @@ def _to_be_edited_in_a_transaction(volume: Path) -> Judge:
     before = _before(volume)
     edited = {**before, A: EDIT}
     after = {**before, **{name: value(name, "new") for name in (A, B, C)}}
+    also_after = {**after, A: EDIT}  # the transaction was durable before the edit
     return Keeping(
-        served=[(before, edited, after), (edited, after), (after,)],
+        served=[(before, edited, also_after, after), (edited, also_after, after), (after,)],
         kept={encode(EDIT): 1},
         replaced=[encode(before[A])],
     )
@@ -888,6 +923,62 @@ def _purge(volume: Path) -> None:
         _acknowledge()
 
 
+def _to_be_purged(volume: Path) -> Judge:
+    documents(volume)
+    before = _before(volume)
+    saved = [{**before, A: value(A, number)} for number in (10, 11)]
+    after = {**before, A: None}
+    steps = list(itertools.pairwise([before, *saved, after]))
+    erased = [encode(value(A, number)) for number in (0, 1, 2, 10, 11)]
+    return Keeping(served=[*steps, (after,)], erased=erased)
+
+
+def _two_saves_and_a_purge(volume: Path) -> None:
+    with opened(volume) as seline:
+        for number in (10, 11):
+            seline.data.save_json(A, value(A, number))
+            _acknowledge()
+        seline.data.delete(A, purge=True)
+        _acknowledge()
+
+
+def _with_a_new_file(volume: Path) -> Judge:
+    documents(volume)
+    before = _before(volume)
+    theirs, new = {**before, NEW: EDIT}, {**before, NEW: value(NEW, "new")}
+    return Keeping(served=[(before, theirs, new), (new,)])
+
+
+def _first_save_over_a_removed_file(volume: Path) -> None:
+    """Another program makes a file that Seline never reads, and removes it without a sync."""
+    with opened(volume) as seline:
+        _put(volume, NEW, encode(EDIT))
+        (volume / NEW).unlink()
+        seline.data.save_json(NEW, value(NEW, "new"))
+        _acknowledge()
+
+
+def _rotten_journal(volume: Path) -> Judge:
+    """Prepare a kill after some saves, and rot of one of them: that one is lost."""
+    documents(volume)
+    before = _before(volume)
+    killed = volume.with_name("killed")
+    with pytest.MonkeyPatch.context() as patch:
+        by_a_journal_with_files_later(patch)
+        with opened(volume) as seline:
+            for name, number in ((A, 10), (B, 11), (A, 12), (A, 13)):
+                seline.data.save_json(name, value(name, number))
+            shutil.copytree(volume, killed, ignore=shutil.ignore_patterns("*.sock"))
+    shutil.rmtree(volume)
+    killed.rename(volume)
+    path = volume / ".seline" / "journal-a"
+    data = bytearray(path.read_bytes())
+    data[next(itertools.islice(batches(bytes(data), after_epoch=0), 1, None)).start + 100] ^= 1
+    path.write_bytes(data)
+    after = {**before, A: value(A, 13)}
+    return Keeping(served=[(after,), (after,)], kept={bytes(data): 0}, once=[bytes(data)])
+
+
 def _before(volume: Path) -> Values:
     with opened(volume) as seline:
         return read_values(seline)
@@ -906,30 +997,35 @@ BESIDE: Final = (
     ),
     Scenario(
         name="save, edited by hand before the link",
+        forms=AT_ONCE,
         prepare=_to_be_edited(encode(EDIT)),
         act=_saves(1),
         way=_edited_at("link", encode(EDIT)),
     ),
     Scenario(
         name="save, edited by hand before the exchange",
+        forms=AT_ONCE,
         prepare=_to_be_edited(encode(EDIT)),
         act=_saves(1),
         way=_edited_at("exchange", encode(EDIT)),
     ),
     Scenario(
         name="save, edited by hand before the exchange, torn",
+        forms=AT_ONCE,
         prepare=_to_be_edited(TORN),
         act=_saves(1),
         way=_edited_at("exchange", TORN),
     ),
     Scenario(
         name="two saves, edited by hand before the first exchange, with no room for the edit",
+        forms=AT_ONCE,
         prepare=_to_be_edited(encode(EDIT), saves=2),
         act=_saves(2),
         way=_edited_at("exchange", encode(EDIT), _full_for_one_file),
     ),
     Scenario(
         name="transaction, edited by hand before the exchange",
+        forms=AT_ONCE,
         prepare=_to_be_edited_in_a_transaction,
         act=_first_transaction,
         way=_edited_at("exchange", encode(EDIT)),
@@ -966,8 +1062,71 @@ BESIDE: Final = (
         act=_first_transaction,
     ),
     Scenario(name="start with a rotten record", prepare=_broken_record, act=_start),
+    Scenario(name="start with a rotten journal", prepare=_rotten_journal, act=_start),
     Scenario(name="purge of a recovered document", prepare=_recovered, act=_purge),
+    Scenario(name="two saves and a purge", prepare=_to_be_purged, act=_two_saves_and_a_purge),
+    Scenario(
+        name="first save, over a file that came and went",
+        prepare=_with_a_new_file,
+        act=_first_save_over_a_removed_file,
+    ),
 )
+
+# hand edits while the journal has a document that is not in its file yet
+
+
+def _to_be_edited_later(edit: bytes, changed: Sequence[str] = (A,)) -> Callable[[Path], Judge]:
+    """Judge a change, an edit after it and then its publication: neither content is lost."""
+
+    def ready(volume: Path) -> Judge:
+        documents(volume)
+        before = _before(volume)
+        new = {**before, **{name: value(name, "new") for name in changed}}
+        either = [new] if edit == TORN else [new, {**new, A: EDIT}]
+        return Keeping(
+            served=[(before, new), either, either, (new,)], kept={edit: 2, encode(new[A]): 1}
+        )
+
+    return ready
+
+
+def _change_and_publish(
+    change: Callable[[Seline, Path], object], between: Callable[[Path], None]
+) -> Callable[[Path], None]:
+    """Change, do something after the acknowledgement, publish."""
+
+    def act(volume: Path) -> None:
+        with opened(volume) as seline:
+            change(seline, volume)
+            _acknowledge()
+            between(volume)
+            seline.data.documents()
+            _acknowledge()
+
+    return act
+
+
+LATE: Final = tuple(
+    Scenario(
+        name=f"{operation}, then edited by hand {when}{torn}",
+        prepare=_to_be_edited_later(edit, (A,) if operation == "save" else (A, B, C)),
+        act=_change_and_publish(
+            OPERATIONS[operation].act,
+            functools.partial(_edit, data=edit) if way is as_usual else lambda _volume: None,
+        ),
+        way=way,
+        forms=(FILES_LATER,),
+    )
+    for torn, edit in (("", encode(EDIT)), (", torn", TORN), (", a large one", LARGE_EDIT))
+    for operation in ("save", "transaction")
+    for when, way in (
+        ("before its file is written", as_usual),
+        ("before the link", _edited_at("link", edit)),
+        ("before the exchange", _edited_at("exchange", edit)),
+    )
+)
+"""An edit at each moment between the acknowledgement and the publication."""
+
 
 # documents of another space than the bot's
 
@@ -1045,7 +1204,7 @@ ENDS: Final = (
             ("transaction", "", "."),
             ("recovery", "", "."),
             ("save", " after the exchange", "renameat2 a.json"),
-            ("transaction", " before its record is durable", "renameat .seline/journal"),
+            ("transaction", " before its record is durable", "(renameat|pwrite64) .seline/journal"),
         )
     ),
     *(
@@ -1066,6 +1225,7 @@ SCENARIOS: Final = {
         *FAILING,
         *STARTS,
         *BESIDE,
+        *LATE,
         SPACES,
         RESTORE,
         *ENDS,

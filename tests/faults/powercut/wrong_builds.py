@@ -24,6 +24,7 @@ from seline.storage.volume.commit import base, exchange_form
 from seline.storage.volume.commit.record import RecordEntry, TransactionRecord
 from seline.storage.volume.commit.staging import Staged
 from seline.storage.volume.inspect import Inspection
+from tests.faults.forms import FIRST, FORMS
 from tests.faults.powercut.safeguards import PatchPoint, instead
 from tests.faults.powercut.scenarios import Way, as_usual
 
@@ -40,6 +41,7 @@ class WrongBuild:
     """A build without one safeguard: what it changes, and what detects it."""
 
     tried: str
+    form: str = FIRST
     changes: Mapping[PatchPoint, str] = field(default_factory=dict[PatchPoint, str])
     also: Way = as_usual
     needless: str = ""
@@ -47,6 +49,7 @@ class WrongBuild:
 
     def plant(self, patch: pytest.MonkeyPatch) -> None:
         """Make the build."""
+        FORMS[self.form](patch)
         instead(patch, self.changes, **HELPERS)
         self.also(patch)
 
@@ -161,30 +164,30 @@ def _attribute_after_the_bytes(patch: pytest.MonkeyPatch) -> None:
 # how a row is written
 
 
-def _row(module: str, where: str, code: str, new: str, tried: str, number: int = 1) -> WrongBuild:
+def row(module: str, where: str, code: str, new: str, tried: str, number: int = 1) -> WrongBuild:
     return WrongBuild(changes={PatchPoint(module, where, code, number): new}, tried=tried)
 
 
-_commit = functools.partial(_row, "exchange_form")
-_syncer = functools.partial(_row, "sync")
-_preserver = functools.partial(_row, "preserve")
-_opening = functools.partial(_row, "replay")
-_current_documents = functools.partial(_row, "current")
-_inspector = functools.partial(_row, "inspect")
-_snapshots = functools.partial(_row, "snapshots")
-_disk = functools.partial(_row, "files")
+_commit = functools.partial(row, "exchange_form")
+_syncer = functools.partial(row, "sync")
+_preserver = functools.partial(row, "preserve")
+_opening = functools.partial(row, "replay")
+_current_documents = functools.partial(row, "current")
+_inspector = functools.partial(row, "inspect")
+_snapshots = functools.partial(row, "snapshots")
+_disk = functools.partial(row, "files")
 
 
-def _unsynced(module: str, where: str, tried: str, number: int = 1) -> WrongBuild:
-    return _row(module, where, "files.sync", NOTHING, tried, number)
+def unsynced(module: str, where: str, tried: str, number: int = 1) -> WrongBuild:
+    return row(module, where, "files.sync", NOTHING, tried, number)
 
 
-def _seldom(row: WrongBuild) -> WrongBuild:
+def seldom(row: WrongBuild) -> WrongBuild:
     """Return a row whose build few states show."""
     return replace(row, seldom=True)
 
 
-def _needless(row: WrongBuild, why: str) -> WrongBuild:
+def needless(row: WrongBuild, why: str) -> WrongBuild:
     """Return a row whose build nothing can detect."""
     return replace(row, needless=why)
 
@@ -212,17 +215,17 @@ NO_ROOM: Final = "two saves, edited by hand before the first exchange, with no r
 
 SYNCS: Final[Mapping[str, WrongBuild]] = {
     "nothing is synced": _disk("flush", "os.fsync", NOTHING, "save"),
-    "one staged file is not synced": _unsynced("sync", "Syncer.sync_files", "save"),
-    "several staged files are not synced": _unsynced(
+    "one staged file is not synced": unsynced("sync", "Syncer.sync_files", "save"),
+    "several staged files are not synced": unsynced(
         "sync", "Syncer.sync_files", "transaction", number=2
     ),
-    "staged files are not synced while the interpreter shuts down": _unsynced(
+    "staged files are not synced while the interpreter shuts down": unsynced(
         "sync", "Syncer.sync_files", "transaction, while the interpreter shuts down", number=3
     ),
     "the file system is not synced where that replaces a sync per file": _commit(
         "ExchangeCommitter._sync", "files.sync_filesystem", NOTHING, "save, synced as a whole"
     ),
-    "no directory is synced before the exchange": _unsynced(
+    "no directory is synced before the exchange": unsynced(
         "sync", "Syncer.sync_directories", "save"
     ),
     "backups/ is not synced after a link": _commit(
@@ -243,22 +246,22 @@ SYNCS: Final[Mapping[str, WrongBuild]] = {
         _all_but("self._volume.quarantine"),
         "recovery",
     ),
-    "a copy in quarantine/ is not synced": _unsynced(
+    "a copy in quarantine/ is not synced": unsynced(
         "preserve", "Preserver._set_aside_otherwise", "recovery, neither links nor exchange"
     ),
     "staging/ is not synced before the record": _commit(
         "ExchangeCommitter._record", "self.syncer.sync_directories", NOTHING, "transaction"
     ),
-    "the record is not synced": _unsynced(
+    "the record is not synced": unsynced(
         "exchange_form", "ExchangeCommitter._record", "transaction"
     ),
-    ".seline/ is not synced after the record": _seldom(
-        _unsynced("exchange_form", "ExchangeCommitter._record", "transaction", number=2)
+    ".seline/ is not synced after the record": seldom(
+        unsynced("exchange_form", "ExchangeCommitter._record", "transaction", number=2)
     ),
-    "the documents' directory is not synced": _unsynced(
+    "the documents' directory is not synced": unsynced(
         "exchange_form", "ExchangeCommitter._sync_documents", "save"
     ),
-    "the removal of the record is not synced": _unsynced(
+    "the removal of the record is not synced": unsynced(
         "exchange_form",
         "ExchangeCommitter._forget_record",
         "transaction that deletes, then the same save again",
@@ -276,13 +279,13 @@ SYNCS: Final[Mapping[str, WrongBuild]] = {
         tried="transaction",
         seldom=True,
     ),
-    "quarantine/ is not synced after a move": _unsynced(
+    "quarantine/ is not synced after a move": unsynced(
         "quarantine", "set_aside", "recovery, its link refused"
     ),
-    "the copy of a hand edit is not synced": _unsynced(
+    "the copy of a hand edit is not synced": unsynced(
         "preserve", "Preserver._back_up_edit", BEFORE_EXCHANGE
     ),
-    "backups/ is not synced after the copy of a hand edit": _unsynced(
+    "backups/ is not synced after the copy of a hand edit": unsynced(
         "preserve", "Preserver._back_up_edit", BEFORE_EXCHANGE, number=2
     ),
     "a hand edit is preserved only after the sync that drops its name": _commit(
@@ -291,13 +294,13 @@ SYNCS: Final[Mapping[str, WrongBuild]] = {
         "(lambda changes, now, atomic: changes)",
         BEFORE_EXCHANGE,
     ),
-    "staging/ is not synced where a hand edit must stay there": _unsynced(
+    "staging/ is not synced where a hand edit must stay there": unsynced(
         "preserve", "Preserver._sync_staging", NO_ROOM
     ),
-    "the removal of purged backups is not synced": _row(
+    "the removal of purged backups is not synced": row(
         "rotation", "Rotation.purge", "files.sync", _only("one == self.volume.quarantine"), "purge"
     ),
-    "the removal of purged quarantine is not synced": _row(
+    "the removal of purged quarantine is not synced": row(
         "rotation",
         "Rotation.purge",
         "files.sync",
@@ -310,37 +313,37 @@ SYNCS: Final[Mapping[str, WrongBuild]] = {
     "a sync that must change something is left out": _disk(
         "touch_and_sync", "sync", NOTHING, "start after a crash"
     ),
-    "the record of a killed process is not made durable before it is rolled forward": _seldom(
+    "the record of a killed process is not made durable before it is rolled forward": seldom(
         _opening("Replay._rewrite_record", "files.sync", NOTHING, RECORD_IN_DOUBT)
     ),
     "documents that were rolled forward are not synced": _opening(
         "Replay._complete", "files.touch_and_sync", NOTHING, "start after a crash"
     ),
-    "the removal of a record that was rolled forward is not synced": _unsynced(
+    "the removal of a record that was rolled forward is not synced": unsynced(
         "replay", "Replay._roll_forward", "start after a crash, then a save"
     ),
-    "quarantine/ is not synced after a broken record": _unsynced(
+    "quarantine/ is not synced after a broken record": unsynced(
         "quarantine", "set_aside", "start with a rotten record"
     ),
-    ".seline/ is not synced after a broken record": _unsynced(
+    ".seline/ is not synced after a broken record": unsynced(
         "replay", "Replay._set_record_aside", "start with a rotten record"
     ),
-    "quarantine/ is not synced after a leftover": _unsynced(
+    "quarantine/ is not synced after a leftover": unsynced(
         "quarantine", "set_aside", "start with an edit left in staging/, and a transaction"
     ),
-    "the copy of an edit before the start is not synced": _unsynced(
+    "the copy of an edit before the start is not synced": unsynced(
         "replay", "Replay._write_bytes", "start after a crash and an edit by hand"
     ),
-    "backups/ is not synced after an edit before the start": _unsynced(
+    "backups/ is not synced after an edit before the start": unsynced(
         "replay", "Replay._keep_as", "start after a crash and an edit by hand"
     ),
-    "quarantine/ is not synced after a torn edit before the start": _unsynced(
+    "quarantine/ is not synced after a torn edit before the start": unsynced(
         "replay", "Replay._keep_as", "start after a crash and an edit by hand, torn"
     ),
-    "a file that was copied in is not synced before it is relied on": _unsynced(
+    "a file that was copied in is not synced before it is relied on": unsynced(
         "sync", "Syncer.make_file_durable", COPIED_IN
     ),
-    "nothing that was copied in is made durable before it is relied on": _row(
+    "nothing that was copied in is made durable before it is relied on": row(
         "batches", "Batches._run", "self.committer.make_durable", NOTHING, COPIED_IN
     ),
     "the commit makes nothing durable that was copied in": _commit(
@@ -361,8 +364,8 @@ SYNCS: Final[Mapping[str, WrongBuild]] = {
     "the reopening does not try every directory": _opening(
         "Replay._sync_names", "files.touch_and_sync", NOTHING, "a directory that cannot be synced"
     ),
-    "the reopening does not try the documents' directories once more": _needless(
-        _row(
+    "the reopening does not try the documents' directories once more": needless(
+        row(
             "exchange_form",
             "ExchangeCommitter.recommit",
             "files.touch_and_sync",
@@ -371,24 +374,24 @@ SYNCS: Final[Mapping[str, WrongBuild]] = {
         ),
         "the replay before it syncs the names of every directory, and fails where it cannot",
     ),
-    "nothing is replayed at the start": _row(
+    "nothing is replayed at the start": row(
         "reopen", "Reopener.start", "self.committer.recover", NOTHING, "transaction"
     ),
-    "a read-only volume serves a half-published transaction": _needless(
-        _row("replay", "Replay.unfinished", "decode_record", "(lambda data: ())", "transaction"),
+    "a read-only volume serves a half-published transaction": needless(
+        row("replay", "Replay.unfinished", "decode_record", "(lambda data: ())", "transaction"),
         "no case opens a read-only volume: tests/faults/test_mounts_and_limits.py does",
     ),
-    "nothing is replayed at the reopening": _row(
+    "nothing is replayed at the reopening": row(
         "reopen",
         "Reopener._reopen",
         "self.committer.recover",
         "(lambda now, again: frozenset())",
         RECORD_IN_DOUBT,
     ),
-    "nothing is committed": _row(
+    "nothing is committed": row(
         "batches", "Batches._commit_or_make_room", "self.committer.commit", COMMITS_NOTHING, "save"
     ),
-    "the reopening commits no document again": _row(
+    "the reopening commits no document again": row(
         "reopen",
         "Reopener._reopen",
         "self.committer.recommit",
@@ -401,8 +404,8 @@ SYNCS: Final[Mapping[str, WrongBuild]] = {
         COMMITS_NOTHING,
         "save, the documents' directory fails to sync, then the reopening",
     ),
-    "the name of the data directory is not synced": _seldom(
-        _row(
+    "the name of the data directory is not synced": seldom(
+        row(
             "lock",
             "_make_directories",
             "files.make_directory",
@@ -410,8 +413,8 @@ SYNCS: Final[Mapping[str, WrongBuild]] = {
             "first start, and a save",
         )
     ),
-    "the name of a directory created again is not synced": _seldom(
-        _row(
+    "the name of a directory created again is not synced": seldom(
+        row(
             "directory",
             "VolumeDirectory._inner",
             "files.make_directory",
@@ -419,11 +422,11 @@ SYNCS: Final[Mapping[str, WrongBuild]] = {
             "backups/ removed by hand, then a save",
         )
     ),
-    "names of new directories are not synced": _seldom(
+    "names of new directories are not synced": seldom(
         _disk("make_directory", "sync", NOTHING, "first start, and a save")
     ),
-    "the directory of the lock is not synced": _needless(
-        _row(
+    "the directory of the lock is not synced": needless(
+        row(
             "lock",
             "_lock_file",
             "files.make_directory",
@@ -432,11 +435,11 @@ SYNCS: Final[Mapping[str, WrongBuild]] = {
         ),
         "every start syncs the names of every directory before anything rests on them",
     ),
-    "the format is not synced": _unsynced(
+    "the format is not synced": unsynced(
         "directory", "VolumeDirectory.write_small", "first start, and a save"
     ),
-    "the name of the format is not synced": _needless(
-        _unsynced("directory", "VolumeDirectory.write_small", "first start, and a save", number=2),
+    "the name of the format is not synced": needless(
+        unsynced("directory", "VolumeDirectory.write_small", "first start, and a save", number=2),
         "every start syncs the names of every directory before anything rests on them",
     ),
 } | {
@@ -480,7 +483,7 @@ LINKS: Final[Mapping[str, WrongBuild]] = {
     "the checksum is set when all is done": WrongBuild(
         also=_attribute_after_the_exchange, tried="save"
     ),
-    "the checksum is set after the bytes": _seldom(
+    "the checksum is set after the bytes": seldom(
         WrongBuild(also=_attribute_after_the_bytes, tried="save")
     ),
     "there is no checksum": _disk("stage", "os.setxattr", NOTHING, "a flipped document"),
@@ -501,7 +504,7 @@ CHECKS: Final[Mapping[str, WrongBuild]] = {
     "the exchanged file is compared too late": _preserver(
         "Preserver._is_only_copy", "is_judged", YES, BEFORE_EXCHANGE
     ),
-    "any inode is taken for the judged one": _row(
+    "any inode is taken for the judged one": row(
         "staging", "is_judged", "token.same_bytes", YES, BEFORE_EXCHANGE
     ),
     "a torn edit becomes a backup": _preserver(
@@ -540,7 +543,7 @@ CHECKS: Final[Mapping[str, WrongBuild]] = {
         YES,
         "an export of a flipped document that meets two saves",
     ),
-    "an export holds the present file": _needless(
+    "an export holds the present file": needless(
         _snapshots(
             "Snapshots._link",
             "FileIdentity.of(status).same_bytes",
@@ -565,24 +568,24 @@ CHECKS: Final[Mapping[str, WrongBuild]] = {
     "no document is judged": _inspector(
         "Inspector._see", "judge", "judged_sound", "a flipped document"
     ),
-    "any bytes have the recorded digest": _row(
+    "any bytes have the recorded digest": row(
         "verdict", "judge", "recorded.revision == content.revision", ALWAYS, "a flipped document"
     ),
-    "a checksum is every document's": _row(
+    "a checksum is every document's": row(
         "verdict",
         "judge",
         "recorded.name_hash == name_hash(key)",
         ALWAYS,
         "a backup in the place of another",
     ),
-    "a checksum is every document's, to a check": _row(
+    "a checksum is every document's, to a check": row(
         "verdict",
         "of_another",
         "judged.recorded.name_hash != name_hash(key)",
         NEVER,
         "a restore of the backup of another",
     ),
-    "everything parses": _row("verdict", "judge", "why_not_json", NOTHING, "a torn edit"),
+    "everything parses": row("verdict", "judge", "why_not_json", NOTHING, "a torn edit"),
     "no checksum is read": _inspector(
         "Inspector._see", "decode_checksum", NOTHING, "a flipped document"
     ),
@@ -598,7 +601,7 @@ CHECKS: Final[Mapping[str, WrongBuild]] = {
         ALWAYS,
         "an export of a large flipped document",
     ),
-    "an export takes the checksum of another document": _needless(
+    "an export takes the checksum of another document": needless(
         _inspector(
             "_recorded",
             "checksum.name_hash != name_hash(key)",
@@ -614,8 +617,8 @@ CHECKS: Final[Mapping[str, WrongBuild]] = {
         "believing(self.inspector.look_in)",
         "an export of a flipped document",
     ),
-    "the report is not judged": _needless(
-        _row(
+    "the report is not judged": needless(
+        row(
             "medium",
             "VolumeMedium._report_in",
             "self.current_documents.inspector.look_in",
@@ -657,31 +660,31 @@ CHECKS: Final[Mapping[str, WrongBuild]] = {
         ALWAYS,
         "an export of a flipped document that meets two saves",
     ),
-    "any backup is the content of an instant": _row(
+    "any backup is the content of an instant": row(
         "recovery",
         "choose_backup",
         "content.revision != revision",
         NEVER,
         "an export of a flipped document that meets two saves",
     ),
-    "broken backups are used where no sound one is": _row(
+    "broken backups are used where no sound one is": row(
         "recovery", "choose_backup", "lacks_checksum", YES, "a flipped document and every backup"
     ),
-    "a restore may choose the current content": _row(
+    "a restore may choose the current content": row(
         "recovery",
         "choose_backup",
         "content.revision == unlike",
         NEVER,
         "a restore past a backup of the current content",
     ),
-    "retention may guard the current content": _row(
+    "retention may guard the current content": row(
         "recovery",
         "choose_guarded",
         "b.revision != unlike",
         NEVER,
         "a prune past a backup of the current content",
     ),
-    "a backup without a checksum is listed as edited": _row(
+    "a backup without a checksum is listed as edited": row(
         "verdict",
         "backup_word",
         "lacks_checksum",
@@ -700,49 +703,49 @@ CHECKS: Final[Mapping[str, WrongBuild]] = {
         "believing(self.inspector.look_at_backup)",
         "delete, the documents' directory fails to sync, then rot and the reopening",
     ),
-    "backups are not judged in a rotation": _row(
+    "backups are not judged in a rotation": row(
         "rotation",
         "Rotation._verdict_of",
         "self.current_documents.inspector.look_at_backup",
         "believing(self.current_documents.inspector.look_at_backup)",
         "rotation past a broken backup",
     ),
-    "a backup of another content counts as the one that is added": _row(
+    "a backup of another content counts as the one that is added": row(
         "adding",
         "_has",
         "content.revision == new.content.revision",
         ALWAYS,
         "backups added under the name of another",
     ),
-    "of two added under one name the second counts as the first": _row(
+    "of two added under one name the second counts as the first": row(
         "adding",
         "_place",
         "earlier.revision == new.content.revision",
         ALWAYS,
         "backups added under the name of another",
     ),
-    "backups are not judged when others are added": _row(
+    "backups are not judged when others are added": row(
         "adding",
         "_has",
         "documents.inspector.look_at_backup",
         "believing(documents.inspector.look_at_backup)",
         "a backup added beside the same bytes of another document",
     ),
-    "backups are not judged when they are looked at": _row(
+    "backups are not judged when they are looked at": row(
         "store",
         "VolumeStore.read_backup",
         "self.current_documents.inspector.look_at_backup",
         "believing(self.current_documents.inspector.look_at_backup)",
         "a look at a flipped backup",
     ),
-    "documents are listed without their digests": _row(
+    "documents are listed without their digests": row(
         "store",
         "VolumeStore._recorded",
         "decode_checksum",
         NOTHING,
         "a listing of what was not read yet",
     ),
-    "backups are listed without their digests": _row(
+    "backups are listed without their digests": row(
         "backup_index",
         "BackupIndex._measured",
         "decode_checksum",
@@ -753,16 +756,16 @@ CHECKS: Final[Mapping[str, WrongBuild]] = {
     "broken bytes count as already in quarantine": _preserver(
         "Preserver.keep_broken", "is_set_aside", YES, "recovery"
     ),
-    "broken bytes of one size are one": _row(
+    "broken bytes of one size are one": row(
         "quarantine", "is_set_aside", "raw.data == content.data", ALWAYS, "two rots of one size"
     ),
-    "the same broken bytes are moved to quarantine again": _row(
+    "the same broken bytes are moved to quarantine again": row(
         "quarantine", "is_set_aside", "raw.data == content.data", NEVER, "two rots of one size"
     ),
     "a record is rolled forward without its digest": _opening(
         "Replay._roll_forward", "decode_record", "unchecked", "start with a rotten record"
     ),
-    "any digest of a record will do": _row(
+    "any digest of a record will do": row(
         "record",
         "decode_record",
         "rest.strip() != hashlib.sha256(line).hexdigest().encode()",
@@ -811,7 +814,7 @@ CHECKS: Final[Mapping[str, WrongBuild]] = {
     "nothing in staging/ is known by its digest": _opening(
         "Replay._is_ours", "checksum.revision == Content.of(data).revision", NEVER, "save"
     ),
-    "nothing half-written in staging/ is known": _seldom(
+    "nothing half-written in staging/ is known": seldom(
         _opening("Replay._is_ours", "why_not_json", NOTHING, "save")
     ),
     "no checksum in staging/ is read": _opening(
@@ -819,29 +822,4 @@ CHECKS: Final[Mapping[str, WrongBuild]] = {
     ),
 }
 
-JOURNAL: Final = {
-    "the zeros of a journal file are not synced": _needless(
-        _row("files", "allocate", "sync", NOTHING, "save, by a journal"),
-        "the first batch syncs the whole file",
-    ),
-    "the name of a journal file is not synced": _needless(
-        _row("files", "allocate", "sync", NOTHING, "save, by a journal", 2),
-        "the format, which is written next, syncs the directory",
-    ),
-    "the format is written at each start": _needless(
-        _row(
-            "directory",
-            "VolumeDirectory.note_journal",
-            "files.read_whole(self.seline, 'format', size_max=64).data == f'{wanted}\\n'.encode()",
-            NEVER,
-            "save, by a journal",
-        ),
-        "it has the same content",
-    ),
-    "what an export held of a purged document is not synced": _needless(
-        _unsynced("snapshots", "Snapshots.forget", "purge"), "the next start removes it"
-    ),
-}
-"""What a journal, or an export, needs outside its own modules."""
-
-WRONG_BUILDS: Final[Mapping[str, WrongBuild]] = {**SYNCS, **LINKS, **CHECKS, **JOURNAL}
+OF_THE_FIRST_FORM: Final[Mapping[str, WrongBuild]] = {**SYNCS, **LINKS, **CHECKS}

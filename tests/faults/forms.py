@@ -1,0 +1,51 @@
+"""The forms of the commit; the fault suites run over each of them.
+
+The fixture `form` has every store of a test use one; `pytestmark = each_form` asks for it.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Final, TypeAlias
+
+import pytest
+
+from seline.storage.volume.journal import codec
+
+Form: TypeAlias = Callable[[pytest.MonkeyPatch], None]
+FIRST: Final = "synced in its files"
+JOURNAL: Final = "by a journal"
+FILES_LATER: Final = "by a journal, files later"
+each_form: Final = pytest.mark.usefixtures("form")
+
+
+def synced_in_its_files(patch: pytest.MonkeyPatch) -> None:
+    """Use the first form."""
+    patch.setenv("SELINE_STORAGE__JOURNAL_BYTES", "0")
+
+
+def by_a_journal(patch: pytest.MonkeyPatch) -> None:
+    """Use the second form, and write the files before a change is answered.
+
+    Small documents, too, are recorded by what differs.
+    """
+    patch.setattr(codec, "DELTA_BYTES_MIN", 64)
+    patch.setenv("SELINE_STORAGE__JOURNAL_BYTES", "65536")
+    patch.setenv("SELINE_STORAGE__PUBLISH_WITHIN_MS", "0")
+
+
+def by_a_journal_with_files_later(patch: pytest.MonkeyPatch) -> None:
+    """Use the second form, and write the files after a change was answered."""
+    by_a_journal(patch)
+    patch.setenv("SELINE_STORAGE__PUBLISH_WITHIN_MS", "10000")
+
+
+FORMS: Final[Mapping[str, Form]] = {
+    FIRST: synced_in_its_files,
+    JOURNAL: by_a_journal,
+    FILES_LATER: by_a_journal_with_files_later,
+}
+SECOND: Final = (JOURNAL, FILES_LATER)
+
+
+def labelled(what: str, form: str) -> str:
+    """Return what a figure is about, with its form unless that is the first one."""
+    return what if form == FIRST else f"{what}, {form}"
