@@ -91,6 +91,7 @@ class DataManager:
     load_json = _blocking(AwaitedDataManager.load_json)
     read = _blocking(AwaitedDataManager.read)
     update_field = _blocking(AwaitedDataManager.update_field)
+    append_item = _blocking(AwaitedDataManager.append_item)
     update_json = _blocking(AwaitedDataManager.update_json)
     delete = _blocking(AwaitedDataManager.delete)
     reset = _blocking(AwaitedDataManager.reset)

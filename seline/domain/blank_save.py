@@ -1,12 +1,20 @@
 """Detect a save that removes most of a document, so that the content before it is pinned (V11)."""
 
+import re
+from itertools import compress
 from typing import Final
+
+import msgspec
 
 from seline.domain.document import Json
 from seline.domain.json_codec import NotJson, decode
+from seline.domain.shared_ends import shared_ends
 
 GUARDED_BYTES_MIN: Final = 512
 LEFT_RATIO_MIN: Final = 0.5
+_BETWEEN: Final = b" \t\r\n,"
+_DEEP: Final = 1 << 10
+_PARTS: Final = msgspec.json.Decoder()
 
 
 def blank_save(before: bytes, after: bytes, changed: tuple[Json, Json] | None = None) -> str | None:
@@ -25,6 +33,8 @@ def blank_save(before: bytes, after: bytes, changed: tuple[Json, Json] | None = 
         return f"it shrank from {len(before)} to {len(after)} bytes"
     if changed is not None and _fields_in(changed[1]) >= _fields_in(changed[0]):
         return None
+    if _changed_parts_lose_nothing(before, after):
+        return None
     try:
         old_value, new_value = decode(before), decode(after)
     except NotJson:
@@ -38,6 +48,70 @@ def blank_save(before: bytes, after: bytes, changed: tuple[Json, Json] | None = 
         if after_count < before_count * LEFT_RATIO_MIN:
             return f"{before_count - after_count} of {before_count} fields were removed"
     return None
+
+
+def _changed_parts_lose_nothing(before: bytes, after: bytes) -> bool:
+    """Whether the members or items that differ have as many fields as before, or more.
+
+    Only they are decoded: what is equal around them has as many fields in both.
+    """
+    parts = _changed_parts(before, after)
+    for wrapped in (b"[%b]", b"{%b}") if parts else ():
+        try:
+            old, new = (_PARTS.decode(wrapped % part) for part in parts or ())
+        except msgspec.DecodeError:
+            continue
+        return all(now >= then for then, now in zip(_tally(old), _tally(new), strict=True))
+    return False
+
+
+def _changed_parts(before: bytes, after: bytes) -> tuple[bytes, bytes] | None:
+    """Return the lines that differ, with the rest of the members or items that they belong to.
+
+    No text in quotes has the end of a line in it. So what is between lines that both texts have,
+    and can be decoded as members or as items, is part of one object or one list in both. The
+    indent only helps to find it. None: that is the whole text.
+    """
+    prefix, suffix = shared_ends(before, after)
+    start = before.rfind(b"\n", 0, prefix) + 1
+    end = before.find(b"\n", len(before) - suffix) if suffix else -1
+    if not before[:start].strip() or end < 0:
+        return None
+    rest = len(before) - end
+    parts = before[start:end], after[start : len(after) - rest]
+    indent = min(map(_indent, parts))
+    if any(re.match(rb" {%d}[^ \]}]" % indent, part) is None for part in parts):
+        start = _sibling_before(before, start, b"\n" + b" " * indent)
+    closing = re.compile(rb"(?:\n {%d}[^\n]*+)*+\n {%d}[\]}][^\n]*+" % (indent + 1, indent))
+    if follows := closing.match(before, end):
+        rest -= len(follows[0])
+    parts = before[start : len(before) - rest], after[start : len(after) - rest]
+    return (parts[0].strip(_BETWEEN), parts[1].strip(_BETWEEN)) if start else None
+
+
+def _indent(part: bytes) -> int:
+    lines = (line for line in part.split(b"\n") if line)
+    return min((len(line) - len(line.lstrip(b" ")) for line in lines), default=_DEEP)
+
+
+def _sibling_before(text: bytes, start: int, line: bytes) -> int:
+    """Return where the line begins that opens what goes on at `start`; 0 if there is none."""
+    at = start - 1
+    while (at := text.rfind(line, 0, at)) >= 0:
+        after = at + len(line)
+        if text[after : after + 1] not in b" ]}":
+            return at + 1
+    return 0
+
+
+def _tally(part: Json) -> tuple[int, ...]:
+    """Return counts of members or items; if none of them falls, no count of `blank_save` does."""
+    assert isinstance(part, (dict, list))
+    values = list(part.values() if isinstance(part, dict) else part)
+    counts = list(map(_fields_in, values))
+    is_plain = [not isinstance(value, (dict, list)) for value in values]
+    plain = sum(compress(counts, is_plain)) if isinstance(part, list) else 0
+    return sum(map(bool, counts)) - plain, sum(counts) - plain, plain
 
 
 def _loses_nothing(before: Json, after: Json) -> bool:

@@ -52,22 +52,55 @@ ABSENT: Final = Absent.ABSENT
 IfMatch: TypeAlias = Revision | Absent | None
 
 
-class Content(msgspec.Struct, frozen=True):
-    """A document's bytes and their revision; the bytes are in memory, or read on demand."""
+class Content(msgspec.Struct, frozen=True, eq=False):
+    """A document's bytes and their revision; the bytes are in memory, or read on demand.
+
+    `is_encoded`: they are what `encode` makes of their value. `hashed` is the digest of so many
+    first bytes.
+    """
 
     revision: Revision
     size_bytes: int
     held: bytes | None
     load: Callable[[], bytes] | None = None
+    is_encoded: bool = False
+    hashed: tuple[int, Any] | None = None
+
+    def __eq__(self, other: object) -> bool:
+        """Contents with the same bytes are equal."""
+        return isinstance(other, Content) and self.revision == other.revision
+
+    def __hash__(self) -> int:
+        return hash(self.revision)
 
     @classmethod
-    def of(cls, data: bytes) -> "Content":
+    def of(cls, data: bytes, *, is_encoded: bool = False) -> "Content":
         """Return `data` with its revision."""
-        return cls(hashlib.sha256(data).hexdigest(), len(data), data)
+        return cls(hashlib.sha256(data).hexdigest(), len(data), data, is_encoded=is_encoded)
+
+    def spliced(self, at: int, end: int, new: bytes) -> "Content":
+        """Return an encoded content with other bytes from `at` to `end`; hash what follows `at`.
+
+        If something before `at` is changed next, everything is hashed again.
+        """
+        before = self.data
+        data = b"".join((before[:at], new, before[end:]))
+        hashed, digest = (
+            (self.hashed[0], self.hashed[1].copy())
+            if self.hashed is not None and self.hashed[0] <= at
+            else (0, hashlib.sha256())
+        )
+        bytes_view = memoryview(data)
+        digest.update(bytes_view[hashed:at])
+        beginning = at, digest.copy()
+        digest.update(bytes_view[at:])
+        return Content(
+            digest.hexdigest(), len(data), data, is_encoded=self.is_encoded, hashed=beginning
+        )
 
     def moved_to(self, load: Callable[[], bytes]) -> "Content":
         """Return the same content, no longer in memory: `load` reads its bytes."""
-        return Content(self.revision, self.size_bytes, None, load)
+        return Content(self.revision, self.size_bytes, None, load, self.is_encoded)
 
     @property
     def data(self) -> bytes:

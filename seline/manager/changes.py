@@ -12,7 +12,8 @@ from msgspec import UNSET
 from seline.domain.backup import Backup
 from seline.domain.document import ABSENT, Content, IfMatch, Json
 from seline.domain.json_codec import decode, encode_decoded
-from seline.domain.json_pointer import replaced_at, value_at
+from seline.domain.json_pointer import replaced_at, tokens_of, value_at
+from seline.domain.json_splice import with_item, with_member
 from seline.domain.recovery import choose_backup
 from seline.domain.report import KeptIn
 from seline.domain.verdict import usable_as_backup
@@ -25,7 +26,7 @@ from seline.errors import (
     PathNotFound,
     RevisionMismatch,
 )
-from seline.manager.encoding import checked_content, content_of
+from seline.manager.encoding import checked_content, content_of, spliced_content
 from seline.ports.futures import turn
 from seline.ports.store import Change, Current, Decision, Guard, Leave, Put, Remove
 from seline.settings import Storage
@@ -84,6 +85,13 @@ def update_field(
     def decide(current: Current) -> Decision:
         before = current.sound()
         check_match(current, if_match)
+        if before is not None and before.is_encoded:
+            splice = with_member(before.data, field, value)
+            if splice is not None:
+                content = spliced_content(before, splice, limits)
+                was = None if splice.old is None else decode(splice.old)
+                put = Put(content=content, backup=backup)
+                return _guarded(current, put, guard, changed=(was, value))
         old = {} if before is None else current.value()
         if not isinstance(old, dict):
             raise NotAnObject(
@@ -97,6 +105,54 @@ def update_field(
         return _guarded(current, put, guard, changed=(old.get(field), value))
 
     return decide
+
+
+def append_item(
+    path: str,
+    item: Json,
+    limits: Storage,
+    *,
+    if_match: IfMatch = None,
+    backup: bool = True,
+    guard: Guard | None = None,
+) -> Decide:
+    """Append an item to the list at a JSON Pointer; a missing document or list is created.
+
+    `item` was encoded and decoded before, so it is JSON.
+    """
+    tokens = tokens_of(path)
+
+    def decide(current: Current) -> Decision:
+        before = current.sound()
+        check_match(current, if_match)
+        content = None
+        if before is not None and before.is_encoded and len(tokens) <= 1:
+            splice = with_item(before.data, tokens[0] if tokens else None, item)
+            content = splice and spliced_content(before, splice, limits)
+        if content is None:
+            content = _with_item(current, path, item, limits)
+        put = Put(content=content, backup=backup)
+        return _guarded(current, put, guard, changed=(None, item))
+
+    return decide
+
+
+def _with_item(current: Current, path: str, item: Json, limits: Storage) -> Content:
+    name = current.key.name
+    empty: Json = {} if path else []
+    old = empty if current.content is None else current.value()
+    try:
+        items = value_at(old, path, name)
+    except PathNotFound:
+        items = []
+    if not isinstance(items, list):
+        raise PathNotFound(
+            f"{name} has no list at {path}, but a {_kind(items)}. Nothing was changed.",
+            hint="Name the list, such as `/items`.",
+            document=name,
+            path=path,
+        )
+    return checked_content(encode_decoded(replaced_at(old, path, [*items, item], name)), limits)
 
 
 def update(
@@ -336,5 +392,11 @@ def _named(current: Current, name: str) -> tuple[Backup, Content]:
 
 
 def _kind(value: Json) -> str:
-    words: dict[type, str] = {list: "list", str: "text", bool: "boolean", type(None): "null"}
+    words: dict[type, str] = {
+        dict: "object",
+        list: "list",
+        str: "text",
+        bool: "boolean",
+        type(None): "null",
+    }
     return words.get(type(value), "number")

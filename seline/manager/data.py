@@ -24,6 +24,7 @@ from seline.domain.document import (
     check_document_name,
 )
 from seline.domain.json_codec import decode
+from seline.domain.json_pointer import tokens_of
 from seline.domain.merge_patch import merged
 from seline.domain.purged import HeldCopy
 from seline.domain.readable_export import ImportReport, is_replace, only_named
@@ -165,6 +166,29 @@ class DataManager:
             if_match=if_match,
             backup=backup,
             guard=self.store.guard(key, shrink=shrink),
+        )
+        return _revision(await self.store.change(key, decide))
+
+    async def append_item(
+        self, name: str, path: str, item: object, backup: bool = True, if_match: IfMatch = None
+    ) -> Revision:
+        """Append an item to a list in its turn, so that no other change is lost (V6).
+
+        `path` is the JSON Pointer of the list, such as `/items`; it is empty for a document that is
+        a list. Return the revision. A missing document or list is created. However long the list
+        is, only the item is encoded. Raises PathNotFound if something else is there.
+        """
+        key, levels = _key(name), len(tokens_of(path)) + 1
+        await self.store.open()
+        limits = self.store.limits
+        nested = item
+        for _ in range(levels):
+            nested = [nested]
+        held = json_copy(nested, limits)
+        for _ in range(levels):
+            held = cast("list[Json]", held)[0]
+        decide = changes.append_item(
+            path, held, limits, if_match=if_match, backup=backup, guard=self.store.pins.guard(key)
         )
         return _revision(await self.store.change(key, decide))
 

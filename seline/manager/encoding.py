@@ -6,6 +6,7 @@ import msgspec
 
 from seline.domain.document import Content, Json
 from seline.domain.json_codec import decode, encode
+from seline.domain.json_splice import Splice
 from seline.errors import DocumentTooLarge, WrongShape
 from seline.settings import Storage
 
@@ -20,7 +21,7 @@ def content_of(value: object, limits: Storage) -> Content:
 def json_copy(value: object, limits: Storage) -> Json:
     """Return a copy of a value as it will be read back. Raises as `content_of` does."""
     data = encode(value, depth_max=limits.depth_max)
-    _check_size(data, limits)
+    _check_size(len(data), limits)
     return decode(data)
 
 
@@ -35,16 +36,22 @@ def typed(name: str, data: bytes, type: type[T]) -> T:
 
 
 def checked_content(data: bytes, limits: Storage) -> Content:
-    """Return the content of bytes that are encoded already. Raises DocumentTooLarge."""
-    _check_size(data, limits)
-    return Content.of(data)
+    """Return the content of bytes that `encode` made. Raises DocumentTooLarge."""
+    _check_size(len(data), limits)
+    return Content.of(data, is_encoded=True)
 
 
-def _check_size(data: bytes, limits: Storage) -> None:
-    if len(data) > limits.document_bytes_max:
+def spliced_content(before: Content, splice: Splice, limits: Storage) -> Content:
+    """Return an encoded content with a value replaced. Raises DocumentTooLarge."""
+    _check_size(before.size_bytes - (splice.end - splice.at) + len(splice.new), limits)
+    return before.spliced(splice.at, splice.end, splice.new)
+
+
+def _check_size(size_bytes: int, limits: Storage) -> None:
+    if size_bytes > limits.document_bytes_max:
         raise DocumentTooLarge(
-            f"The document would have {len(data)} bytes; {limits.document_bytes_max} are "
+            f"The document would have {size_bytes} bytes; {limits.document_bytes_max} are "
             "allowed. Nothing was written.",
-            size_bytes=len(data),
+            size_bytes=size_bytes,
             size_bytes_max=limits.document_bytes_max,
         )

@@ -158,11 +158,7 @@ class SelinePeer(Peer):
             await self.opened.data.update_field(f"{name}.json", field, value)
 
     async def append(self, name: str, item: Fields) -> None:
-        def appended(value: Any) -> Any:
-            value["items"].append(item)
-            return value
-
-        await self.opened.data.update_json(f"{name}.json", appended)
+        await self.opened.data.append_item(f"{name}.json", "/items", item)
 
     async def load(self, name: str) -> Any:
         return await self.opened.data.load_json(f"{name}.json")

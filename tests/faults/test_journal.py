@@ -15,6 +15,7 @@ from seline.clock import Clock
 from seline.domain.backup import Backup
 from seline.domain.document import Content, DocumentKey
 from seline.domain.json_codec import encode
+from seline.domain.shared_ends import shared_ends
 from seline.errors import UnsupportedFormat
 from seline.storage.volume import files
 from seline.storage.volume.commit.staging import Staged, Staging
@@ -27,7 +28,6 @@ from seline.storage.volume.journal.codec import (
     batches,
     change_of,
     decode_header,
-    delta,
     encode_batch,
     encode_header,
     has_gap,
@@ -122,7 +122,7 @@ def test_the_difference_of_two_contents_gives_the_later_one_back() -> None:
         before = chance.randbytes(chance.randint(0, 60))
         cut, end = sorted((chance.randint(0, len(before)), chance.randint(0, len(before))))
         after = before[:cut] + chance.randbytes(chance.randint(0, 9)) + before[end:]
-        prefix, suffix = delta(before, after)
+        prefix, suffix = shared_ends(before, after)
         middle = after[prefix : len(after) - suffix]
 
         assert before[:prefix] + middle + before[len(before) - suffix :] == after

@@ -37,6 +37,7 @@ from seline.errors import (
     NestedEdit,
     NotAnObject,
     NotSerializable,
+    PathNotFound,
     RevisionMismatch,
     StoreClosed,
     VolumeFailed,
@@ -323,6 +324,30 @@ def test_an_update_function_may_load_but_not_wait_for_the_writer(tmp_path: Path)
         assert data.load_json("edited.json") == {"p": 6}
         assert data.save_json(PROFILE, {"after": True})
         assert "other.json" not in {info.name for info in data.documents()}
+
+
+async def test_an_item_is_appended_to_a_list_in_a_document(seline: Seline) -> None:
+    """Both to a text that Seline encoded, and to one that was written by hand."""
+    data = seline.data
+    for number in range(3):
+        await data.append_item("new.json", "/items", {"n": number})
+        await data.append_item("list.json", "", number)
+        await data.append_item("deep.json", "/a", [])
+    await data.append_item("deep.json", "/a/1", "x")
+
+    assert await data.load_json("new.json") == {"items": [{"n": 0}, {"n": 1}, {"n": 2}]}
+    assert await data.load_json("list.json") == [0, 1, 2]
+    assert await data.load_json("deep.json") == {"a": [[], ["x"], []]}
+    revision = (await data.read("new.json")).revision
+    with pytest.raises(PathNotFound, match="no list at /items/0, but a object"):
+        await data.append_item("new.json", "/items/0", 1)
+    with pytest.raises(PathNotFound):
+        await data.append_item("new.json", "/other/list", 1)
+    with pytest.raises(RevisionMismatch):
+        await data.append_item("new.json", "/items", 1, if_match="0" * 64)
+    with pytest.raises(NotSerializable):
+        await data.append_item("new.json", "/items", {1, 2})
+    assert (await data.read("new.json")).revision == revision
 
 
 async def test_update_field_refuses_a_list_and_a_field_name_that_is_not_text(

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from seline.domain import blank_save as module
 from seline.domain.blank_save import GUARDED_BYTES_MIN, blank_save
 from seline.domain.document import Json
 from seline.domain.json_codec import encode
@@ -146,6 +147,44 @@ def test_the_fast_check_decides_like_the_full_count(first: Json, second: Json, c
     sizes = [len(encode(value)) for value in (before, after, old, new)]
     if sizes[1] * 2 >= sizes[0] and sizes[3] * 2 >= sizes[2]:
         assert reason(before, after) == reason(old, new)
+
+
+@given(st.dictionaries(st.sampled_from("abcd"), json_values), st.data())
+def test_counting_only_what_differs_decides_like_the_full_count(
+    value: dict[str, Json], data: st.DataObject
+) -> None:
+    """The filler is in one line and in many, so that what differs is anywhere in the text."""
+    filler: dict[str, Json] = {"0": ["x" * 99] * 6, **value, "z": [1, {"n": [], "m": "y" * 99}]}
+    changed = copy.deepcopy(filler)
+    node: Json = changed
+    while isinstance(node, (dict, list)) and node:
+        key: Any = data.draw(
+            st.sampled_from([*node] if isinstance(node, dict) else range(len(node)))
+        )
+        child = node[key]
+        if not isinstance(child, (dict, list)) or data.draw(st.booleans()):
+            node[key] = data.draw(json_values)
+            if data.draw(st.booleans()):
+                del node[key]
+            break
+        node = child
+    before, after = encode(filler), encode(changed)
+
+    quick = blank_save(before, after)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_changed_parts_lose_nothing", lambda *_: False)
+        assert quick == blank_save(before, after)
+
+
+def test_an_item_more_in_a_long_list_decodes_no_more_than_its_neighbours(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    items: list[Json] = [{"at": number, "text": "an item"} for number in range(500)]
+    before, after = encode({"n": 1, "items": items}), encode({"n": 1, "items": [*items, {"at": 1}]})
+
+    monkeypatch.setattr(module, "decode", None)
+
+    assert blank_save(before, after) is None
 
 
 @given(json_values, json_values, st.integers(0, 3))

@@ -12,12 +12,13 @@ Integers are big-endian. A batch takes effect whole or, if its digest does not m
 import hashlib
 import os
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
 import msgspec
 
 from seline.domain.document import Content, DocumentKey, Revision
+from seline.domain.shared_ends import shared_ends
 from seline.errors import UnsupportedFormat
 
 BLOCK_BYTES: Final = 4096
@@ -26,7 +27,6 @@ FIRST_BATCH_AT: Final = SLOTS * BLOCK_BYTES
 JOURNAL_FORMAT: Final = 1
 DELTA_BYTES_MIN: Final = 2048
 """Below this size a whole content takes no more blocks than a part of it."""
-COMPARED_BYTES: Final = 16 << 10
 _DIGEST_BYTES: Final = 16
 _HEADER: Final = struct.Struct(">4sHQQB")
 _HEADER_MAGIC: Final = b"SELJ"
@@ -148,7 +148,7 @@ def change_of(
     old, data = b"" if before is None else before.data, b"" if after is None else after.data
     prefix = suffix = 0
     if min(len(old), len(data)) >= DELTA_BYTES_MIN:
-        prefix, suffix = delta(old, data)
+        prefix, suffix = shared_ends(old, data)
     return JournalChange(
         space=key.space,
         name=key.name,
@@ -208,33 +208,6 @@ def has_gap(found: Sequence[ReadBatch], before: int | None = None) -> bool:
     numbers = [read.number for read in found]
     end = numbers[-1] + 1 if before is None else before
     return found[0].start != FIRST_BATCH_AT or numbers != list(range(numbers[0], end))
-
-
-def delta(before: bytes, after: bytes) -> tuple[int, int]:
-    """Return how many first and how many last bytes two contents share, without overlap."""
-    shortest = min(len(before), len(after))
-    prefix = _shared(shortest, lambda low, high: before[low:high] == after[low:high])
-    old, new = len(before), len(after)
-    suffix = _shared(
-        shortest - prefix,
-        lambda low, high: before[old - high : old - low] == after[new - high : new - low],
-    )
-    return prefix, suffix
-
-
-def _shared(size_max: int, is_same: Callable[[int, int], bool]) -> int:
-    """Return how many bytes are the same: by pieces, and by halving the first that differs."""
-    low = 0
-    while low < size_max and is_same(low, min(low + COMPARED_BYTES, size_max)):
-        low = min(low + COMPARED_BYTES, size_max)
-    high = min(low + COMPARED_BYTES, size_max)
-    while low < high:  # everything before `low` is the same, not everything before `high`
-        middle = (low + high) // 2
-        if is_same(low, middle + 1):
-            low = middle + 1
-        else:
-            high = middle
-    return low
 
 
 def data_after(change: JournalChange, before: bytes) -> bytes:

@@ -319,7 +319,7 @@ class JournalCommitter:
             if before is not None and publish.backup:
                 index = self._current_documents.backup_index(key.space)
                 unpublished = self._unpublished.get(key)
-                after = [earlier.backup for earlier in unpublished.earlier] if unpublished else []
+                after = [last.backup for last in unpublished.earlier[-1:]] if unpublished else []
                 backups[key] = index.next_backup(key.name, before, now, after)
         return backups
 
