@@ -11,6 +11,8 @@ _PLAIN: Final = {byte: chr(byte) for byte in range(32, 127) if byte not in b"'%\
 def shown_name(name: str) -> str:
     """Return a file's name as text: bytes that are not UTF-8, and line breaks, are escaped."""
     text = os.fsencode(name).decode(errors="backslashreplace")
+    if text.isprintable():
+        return text
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
 
 

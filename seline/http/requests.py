@@ -116,8 +116,7 @@ async def body_pieces(request: web.Request, bytes_max: int) -> AsyncGenerator[by
         limit_s = BODY_S + size_bytes / BODY_BYTES_PER_S - waited_s
         asked_s = time.monotonic()
         try:
-            async with asyncio.timeout(limit_s):
-                piece = await request.content.read(1 << 20)
+            piece = await _piece(request, limit_s)
         except TimeoutError as error:
             raise RequestTimedOut(received_bytes=size_bytes) from error
         if not piece:
@@ -132,6 +131,14 @@ async def body_pieces(request: web.Request, bytes_max: int) -> AsyncGenerator[by
             "The request has an empty body; this route takes JSON. Nothing was changed.",
             hint="Send the JSON as the body (`curl --data-binary @FILE`).",
         )
+
+
+async def _piece(request: web.Request, limit_s: float) -> bytes:
+    """Return the next bytes of the body, none at its end. Raises TimeoutError."""
+    if request.content.is_eof():  # everything has arrived: no timer is needed
+        return await request.content.read(1 << 20)
+    async with asyncio.timeout(limit_s):
+        return await request.content.read(1 << 20)
 
 
 def check_json(request: web.Request) -> None:

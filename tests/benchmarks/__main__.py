@@ -10,13 +10,23 @@ import asyncio
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tests.benchmarks import checking, comparing, copying, page, requests, serving, storing
+from tests.benchmarks import (
+    checking,
+    comparing,
+    copying,
+    journaling,
+    page,
+    requests,
+    serving,
+    storing,
+)
 from tests.benchmarks.place import can_be_limited, describe, place
 from tests.benchmarks.printing import ROUNDS
 
 HOST_IOPS = 3000
 MEASURES: dict[str, Callable[[Path], None]] = {
     "saves": lambda here: asyncio.run(storing.saves(here)),
+    "journal": lambda here: asyncio.run(journaling.journal(here)),
     "reads": lambda here: asyncio.run(storing.reads(here)),
     "export": lambda here: asyncio.run(storing.export(here)),
     "start": serving.start,
