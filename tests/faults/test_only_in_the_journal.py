@@ -3,7 +3,9 @@
 A volume is killed with changes in its journal, and then opened where they cannot be replayed.
 """
 
+import errno
 import json
+import os
 import re
 import subprocess
 import sys
@@ -11,13 +13,21 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from seline.blocking import Seline, open_seline
+from seline.domain.document import Content
+from seline.domain.json_codec import encode
 from seline.errors import VolumeFull, VolumeReadOnly
+from seline.operations.copies import Copies
+from seline.outbound.destinations.folder import Folder
+from seline.ports.sealing import UNSEALED
+from seline.storage.volume import files
 from tests.faults.small_filesystem import SmallFilesystem, small_filesystem
 from tests.faults.test_mounts_and_limits import checks_of, remount
+from tests.mirrored_bot import Bot
 from tests.stores import open_store
 
 JOURNAL_BYTES = 256 << 10
@@ -129,6 +139,46 @@ def test_a_file_that_cannot_be_written_is_reported_until_it_is(killed: SmallFile
         subprocess.run(command, shell=True, check=True)
         wait_for(lambda: not {"journal", "access_refused"} & checks_of(seline).keys())
         assert json.loads(path.read_bytes()) == {"n": 5}
+
+
+async def test_copies_have_what_could_not_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Exports and the mirror: a changed document, a new one, and one that was deleted."""
+    bucket = Folder("bucket", str(tmp_path / "bucket"))
+    bot = Bot(tmp_path, bucket, storage__journal_bytes=JOURNAL_BYTES)
+    for name in ("changed.json", "deleted.json"):
+        await bot.data.save_json(name, {"n": 1})
+    await bot.mirrored()
+    for call in ("exchange", "rename", "rename_new", "unlink"):
+        refuse_documents(monkeypatch, call, "changed.json", "new.json", "deleted.json")
+    await bot.data.save_json("changed.json", {"n": 2})
+    await bot.data.save_json("new.json", {"n": 2})
+    await bot.data.delete("deleted.json")
+    await bot.mirrored()
+    exported = (await bot.data.export_all_data())["files"]
+    copy = await Copies(bucket, UNSEALED, takes_plain=True).find(volume="")
+    assert len((await bot.data.store.open()).medium.unpublished()) == 3
+    monkeypatch.undo()
+    await bot.store.close()
+
+    revision = Content.of(encode({"n": 2})).revision
+    assert exported == {"changed.json": {"n": 2}, "new.json": {"n": 2}}
+    copied = {document.name: document.sha256 for document in copy.documents if document.sha256}
+    assert copied == {"changed.json": revision, "new.json": revision}
+    assert copy.lacking == ()
+
+
+def refuse_documents(monkeypatch: pytest.MonkeyPatch, call: str, *names: str) -> None:
+    """Let the disk refuse a call that concerns one of these names."""
+
+    def refused(*arguments: Any, **how: Any) -> None:
+        if set(names).intersection(arguments):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        real(*arguments, **how)
+
+    real = getattr(files, call)
+    monkeypatch.setattr(files, call, refused)
 
 
 # a full volume

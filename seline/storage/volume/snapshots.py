@@ -47,6 +47,7 @@ class VolumeSnapshot:
     taken_at: datetime
     held: dict[str, FileIdentity]
     in_doubt: frozenset[str]
+    unpublished: dict[str, Content | None]
     linked: set[str] = field(default_factory=set[str])
     purged: set[str] = field(default_factory=set[str])
     directory: int | None = None
@@ -54,7 +55,8 @@ class VolumeSnapshot:
 
     @property
     def names(self) -> Sequence[str]:
-        return sorted(self.in_doubt | self.held.keys())
+        there = {name for name, content in self.unpublished.items() if content is not None}
+        return sorted(self.in_doubt | self.held.keys() | there)
 
     def open(self, name: str) -> Iterator[bytes]:
         with self.volume.in_use():
@@ -72,7 +74,9 @@ class VolumeSnapshot:
             raise DocumentNotFound(f"{name} was purged.", document=name)
         if name in self.in_doubt:
             raise DocumentUnreadable(f"{unknown_outcome(name)}.", document=name)
-        content: Content | None = None
+        content = self.unpublished.get(name)
+        if content is not None:
+            return content
         places = self._places(name)
         for directory in places:
             try:
@@ -164,18 +168,20 @@ class Snapshots:
         space: str,
         identities: dict[str, FileIdentity],
         in_doubt: frozenset[str],
+        unpublished: dict[str, Content | None],
         now: datetime,
     ) -> VolumeSnapshot:
         """Take a snapshot of these files. Only the writer's thread, between two batches.
 
         A document in doubt may have contents that a power cut takes away: it is not readable.
+        `unpublished` has the contents that only the journal has, None for a removed document.
         """
         with self.lock:
             self._sequence += 1
             name = f"{os.getpid()}-{self._sequence}"
             inspector = self.current_documents.inspector
             self._open[name] = snapshot = VolumeSnapshot(
-                self.volume, inspector, self, name, space, now, identities, in_doubt
+                self.volume, inspector, self, name, space, now, identities, in_doubt, unpublished
             )
             return snapshot
 
@@ -193,7 +199,7 @@ class Snapshots:
         """Erase what snapshots keep of a purged document, durably. Raises OSError."""
         with self.lock:
             for snapshot in self._open.values():
-                if snapshot.space != key.space or key.name not in snapshot.held:
+                if snapshot.space != key.space or key.name not in snapshot.names:
                     continue
                 snapshot.purged.add(key.name)
                 if key.name in snapshot.linked and snapshot.directory is not None:

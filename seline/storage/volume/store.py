@@ -220,5 +220,14 @@ class VolumeStore:
                 status = files.status(self.volume.documents(space), name)
                 held[name] = FileIdentity.of(status)
         overlay = self.batches.committer.overlay
-        in_doubt = frozenset(key.name for key in overlay.keys if key.space == space)
-        return closing(self.snapshots.take(space, held, in_doubt, self.clock.now()))
+        answers = {key.name: overlay.answer(key) for key in overlay.keys if key.space == space}
+        durable = {key.name for key in overlay.unpublished if key.space == space}
+        unpublished = {
+            name: answer
+            for name, answer in answers.items()
+            if name in durable and (answer is None or isinstance(answer, Content))
+        }
+        in_doubt = frozenset(answers.keys() - unpublished.keys())
+        files_held = {name: held[name] for name in held.keys() - answers.keys()}
+        now = self.clock.now()
+        return closing(self.snapshots.take(space, files_held, in_doubt, unpublished, now))
