@@ -42,7 +42,8 @@ from seline.outbound.sealing import sealer_of
 from seline.ports.futures import refuse_in_turn, run_without_loop
 from seline.ports.store import DocumentStore
 from seline.settings import Settings, UnusableBucket, load_settings
-from seline.storage.volume.open import open_volume
+from seline.storage.volume.journal.form import IN_USE
+from seline.storage.volume.open import choose_commit_form, open_volume
 from seline.storage.volume.store import VolumeStore
 
 LOCK_WAIT_S: Final = 5.0
@@ -291,6 +292,22 @@ def restore_volume(settings: Settings, copy: Copy, *, lock_wait_s: float) -> Imp
     """
     store = open_volume(settings, lock_wait_s=lock_wait_s)
     return asyncio.run(_restored(store, settings, lambda managed: fill_volume(managed, copy)))
+
+
+def migrate(settings: Settings, *, journal: bool) -> str:
+    """Have a volume that no process holds opened with or without a journal from now on. Blocks.
+
+    Returns why a journal is not used although it is wanted, else nothing. Raises SettingsError, and
+    what `choose_commit_form` raises.
+    """
+    if journal and not settings.storage.journal_bytes:
+        raise SettingsError(
+            "`storage.journal_bytes` is 0, so a start would make no journal; nothing was changed.",
+            hint="Set `storage.journal_bytes` (8388608 is a usual size), then run the same command "
+            "again.",
+        )
+    form = choose_commit_form(settings, journal=journal, lock_wait_s=LOCK_WAIT_S)
+    return form.detail if journal and form.detail != IN_USE else ""
 
 
 def try_restore(settings: Settings, copy: Copy, *, close: Callable[[], Awaitable[None]]) -> int:

@@ -18,6 +18,7 @@ from seline.cli import (
     imports,
     jobs,
     keys,
+    migrate,
     server,
     terminal,
     tokens,
@@ -42,6 +43,7 @@ __all__ = [
     "jobs",
     "keys",
     "main",
+    "migrate",
     "server",
     "tokens",
 ]

@@ -24,7 +24,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 SECTIONS: Final[Mapping[str, tuple[str, ...]]] = {
-    "Server": ("audit", "bench", "config", "serve", "status", "token"),
+    "Server": ("audit", "bench", "config", "migrate", "serve", "status", "token"),
     "Documents": ("save", "load", "documents", "delete"),
     "Backups": ("backups", "diff", "pin", "unpin", "restore", "prune"),
     "Damage": ("verify", "quarantine", "reset", "demo"),

@@ -44,7 +44,7 @@ async def connect(
         if url is not None:
             api = Api(_server_at(url, settings, notify))
         else:
-            _check_data_dir(settings, create=create)
+            check_data_dir(settings, create=create)
             find = partial(_find_holder, stack, settings, notify)
             api = Api(await find(), find_again=find, release=stack.aclose)
         try:
@@ -76,7 +76,7 @@ def _token(settings: Settings) -> str | None:
     return settings.token or settings.server.admin_token
 
 
-def _check_data_dir(settings: Settings, *, create: bool) -> None:
+def check_data_dir(settings: Settings, *, create: bool = False) -> None:
     """Refuse a missing data directory, so that a mistyped name does not create one."""
     if create or _may_be_directory(settings.data_dir):
         return

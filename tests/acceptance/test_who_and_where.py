@@ -8,6 +8,7 @@ another user:
   6  works, and reports that it is full
   C  works, and reports that it is read-only: exit 1
   D  may not read or write: exit 1   H  the destination does not answer: exit 1
+  L  another process holds the directory: exit 7
 
 A refusal prints a next step, and names the directory or a file in it.
 """
@@ -32,7 +33,7 @@ from tests.faults.small_filesystem import run, small_filesystem
 
 OWNER: Final = 10_001
 CALLERS: Final = {"owner": OWNER, "root": 0, "another user": 20_002}
-CODES: Final = {".": 0, "3": 3, "6": 6, "C": 1, "R": 1, "F": 6, "D": 1, "H": 1}
+CODES: Final = {".": 0, "3": 3, "6": 6, "C": 1, "R": 1, "F": 6, "D": 1, "H": 1, "L": 7}
 STATES: Final = ("writable", "read-only", "full", "hanging", "served", "held")
 TABLE: Final = """
 verb                             writable  read-only  full  hanging  served  held
@@ -66,6 +67,7 @@ exports list nas                 ..D       ..D        ..D   HHH      ..D     ..D
 exports fetch nas FOLDER         ..D       ..D        ..D   HHH      ..D     ..D
 exports restore nas --yes        ..D       RRD        ..D   HHD      ..D     ..D
 drill nas                        ..D       ..D        ..D   HHH      ..D     ..D
+migrate --commit-form first      ..D       RRD        ..D   ..D      LLD     LLD
 key new                          ...       ...        ...   ...      ...     ...
 demo                             ...       ...        ...   ...      ...     ...
 bench --seconds 1                ..D       RRD        666   ..D      ..D     ..D

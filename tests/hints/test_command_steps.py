@@ -383,7 +383,7 @@ def test_a_folder_of_an_older_bot_is_corrected(line: Line, follow: Follow) -> No
 # where the store is
 
 
-@pytest.mark.follows("client/find_store:_check_data_dir", "storage/volume/lock:_open_top")
+@pytest.mark.follows("client/find_store:check_data_dir", "storage/volume/lock:_open_top")
 def test_a_data_directory_is_named_or_made(line: Line, follow: Follow) -> None:
     step = follow(next_of(line("documents")))
     option, variable = re.findall(r"--[\w-]+|SELINE_\w+", step.text)

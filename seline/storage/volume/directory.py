@@ -48,6 +48,8 @@ SPACES_NAME: Final = "spaces"
 """The directory of the spaces other than the bot's and Seline's own."""
 EARLIER_NAME: Final = "earlier_backups"
 """The file in .seline/ with the names of backups that were there before Seline, one a line."""
+FIRST_FORM_NAME: Final = "first_form"
+"""The file in .seline/ whose presence says that no journal is wanted on this volume."""
 _BLANK: Final = b" \t\r\n\0"
 """What a power cut may leave of a file that was not synced: no bytes, or NULs."""
 _log = logging.getLogger("seline.storage")
@@ -372,6 +374,23 @@ class VolumeDirectory:
             if files.read_whole(self.seline, "format", size_max=64).data == f"{wanted}\n".encode():
                 return
         self._write_format(wanted)
+
+    @property
+    def keeps_first_form(self) -> bool:
+        """Whether `keep_first_form` chose that the volume has no journal."""
+        return files.exists(self.seline, FIRST_FORM_NAME)
+
+    def keep_first_form(self, *, keep: bool) -> None:
+        """Choose for all later openings that the volume has no journal, or end that choice.
+
+        The file is empty, so that a full volume takes it. Raises StorageError.
+        """
+        with raising(self.named, "Noting the form of the commit"):
+            if keep:
+                self.write_small(self.seline, FIRST_FORM_NAME, b"", durable=True)
+            else:
+                files.unlink(self.seline, FIRST_FORM_NAME, missing_ok=True)
+                files.sync(self.seline)
 
     def _write_format(self, number: int) -> None:
         with raising(self.named, "Writing the volume's format"):

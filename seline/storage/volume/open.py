@@ -2,13 +2,15 @@
 
 import os
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
+from dataclasses import replace
 from functools import partial
 from typing import Final
 
 from seline.clock import Clock
 from seline.domain.backup import Backup
 from seline.errors import SelineError, StorageError
+from seline.ports.medium import Capability
 from seline.settings import Settings, Storage
 from seline.storage.volume.admission import Admission
 from seline.storage.volume.batches import Batches
@@ -84,6 +86,22 @@ def open_volume(
         store.close()
         raise
     return store
+
+
+def choose_commit_form(settings: Settings, *, journal: bool, lock_wait_s: float) -> Capability:
+    """Have a volume opened with or without a journal from now on; return the form in use. Blocks.
+
+    What the journal had is in the documents' files then. Raises what `open_volume` raises, and what
+    keeps a journal from being replayed.
+    """
+    storage = settings.storage if journal else replace(settings.storage, journal_bytes=0)
+    settings = replace(settings, storage=storage)
+    with closing(open_volume(settings, lock_wait_s=lock_wait_s)) as store:
+        if (failure := store.medium.unavailable()) is not None:
+            raise failure
+        store.volume.keep_first_form(keep=not journal)
+    with closing(open_volume(settings, lock_wait_s=lock_wait_s)) as store:
+        return store.batches.committer.form
 
 
 def _open(volume: VolumeDirectory, settings: Settings, clock: Clock) -> VolumeStore:

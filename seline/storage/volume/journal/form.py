@@ -82,6 +82,8 @@ EARLIER_BYTES_MAX: Final = 8 << 20
 """The contents of one document that wait in memory for their backups."""
 SHARE_OF_THE_VOLUME: Final = 16
 SMALL: Final = "the volume is too small for a journal"
+CHOSEN: Final = "no journal, as `seline migrate` chose"
+IN_USE: Final = "a journal"
 CARRIED_BATCHES_MAX: Final = 2
 """Of the four that a file has room for: one more must always fit beside them."""
 
@@ -162,7 +164,7 @@ class JournalCommitter:
             detail = self._why_without or "each change is synced in its files"
             is_as_wanted = not self._why_without
             return Capability(name="commit", present=is_as_wanted, detail=detail, harmless=True)
-        return Capability(name="commit", present=True, detail="a journal")
+        return Capability(name="commit", present=True, detail=IN_USE)
 
     @property
     def is_behind(self) -> bool:
@@ -571,7 +573,7 @@ class JournalCommitter:
 
     def _begin(self) -> Journal | None:
         """Return the journal with its files, None if it is not wanted or not possible."""
-        if not self._journal_bytes or self._is_small():
+        if not self._journal_bytes or self._is_unwanted() or self._is_small():
             self._remove()
             return None
         try:
@@ -582,6 +584,10 @@ class JournalCommitter:
             self._why_without = f"there is no journal: {describe(error)}"
             return None
         return journal
+
+    def _is_unwanted(self) -> bool:
+        self._why_without = CHOSEN if self._volume.keeps_first_form else ""
+        return bool(self._why_without)
 
     def _is_small(self) -> bool:
         """Whether the journal would take more than a sixteenth of the volume."""
