@@ -87,6 +87,17 @@ def test_the_machine_is_gone(line: Line, tmp_path: Path) -> None:
         assert new("load", PROFILE, "--data-dir", directory).value() == {"location": "Paris"}
 
 
+def test_an_earlier_seline_must_open_the_volume(line: Line) -> None:
+    journal = {"SELINE_STORAGE__JOURNAL_BYTES": "262144"}
+    assert line("save", PROFILE, stdin='{"location": "Nice"}', **journal).code == 0
+    assert (line.data / ".seline" / "format").read_text() == "2\n"
+    [command] = commands("An earlier Seline must open the volume")
+    run(line, command)
+
+    assert (line.data / ".seline" / "format").read_text() == "1\n"
+    assert json.loads((line.data / PROFILE).read_bytes()) == {"location": "Nice"}
+
+
 def test_one_document_is_wrong(line: Line) -> None:
     backups, restore, from_a_copy = commands("One document is wrong")
     line("save", PROFILE, stdin='{"location": "wrong"}')

@@ -276,7 +276,7 @@ def test_documents_that_change_together_are_restored(tmp_path: Path, follow: Fol
     (line.data / ".seline" / "journal").write_text("{}\nno digest")
     with serving_in_thread(line):
         follow(alert(line, "journal_damaged")).asks(
-            "Look at the documents that change together, and restore them"
+            "Look at the documents that were changed last, and restore them"
         )
         assert line("restore", "user_profile.json", "--yes").code == 0
         assert line("load", "user_profile.json").value() == {"n": 1}
