@@ -30,6 +30,7 @@ MEASURES: dict[str, Callable[[Path], None]] = {
     "reads": lambda here: asyncio.run(storing.reads(here)),
     "export": lambda here: asyncio.run(storing.export(here)),
     "start": serving.start,
+    "crashed": serving.start_after_crash,
     "idle": serving.idle,
     "home": page.home,
     "gets": requests.gets,

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import re
+import signal
 import socket
 import statistics
 import subprocess
@@ -12,14 +13,18 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from multiprocessing import get_context
 from pathlib import Path
 
-from seline import open_seline
+from seline import Seline, open_seline
 from tests.benchmarks.printing import DOCUMENT, print_measure
 
 IDLE_S = 30.0
 CATCH_UP_S = 25.0
 """The time in which missed jobs run after the start, one after another."""
+DOCUMENTS, CRASHED, TOGETHER = 10_000, 3000, 500
+JOURNAL_BYTES = 8 << 20
+"""A little more than the changes of CRASHED documents, with what was before them."""
 
 
 def start(here: Path) -> None:
@@ -33,6 +38,46 @@ def start(here: Path) -> None:
             times.append(time.perf_counter() - started)
     detail = "a new process, 1,000 documents"
     print_measure("start to ready", f"{statistics.median(times):.2f} s", "≤ 1.5 s", detail)
+
+
+def start_after_crash(here: Path) -> None:
+    """Measure the time until ready with 10,000 documents and a full journal."""
+    volume, times = here / "crashed", list[float]()
+    for _ in range(3):
+        process = get_context("spawn").Process(target=_crash, args=(volume,))
+        process.start()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+        started = time.perf_counter()
+        with serving(volume, SELINE_STORAGE__JOURNAL_BYTES=str(JOURNAL_BYTES)):
+            times.append(time.perf_counter() - started)
+    detail = f"killed with {CRASHED:,} of 10,000 documents only in the journal"
+    print_measure("start after a crash", f"{statistics.median(times):.2f} s", "≤ 3 s", detail)
+
+
+def _crash(volume: Path) -> None:
+    asyncio.run(_change_and_crash(volume))
+
+
+async def _change_and_crash(volume: Path) -> None:
+    """Save documents that are only in the journal, and kill this process."""
+    seline = await open_seline(
+        volume,
+        lock_wait_s=0,
+        storage__journal_bytes=JOURNAL_BYTES,
+        storage__publish_within_ms=10_000,
+    )
+    if not await seline.data.documents():
+        await _save(seline, range(DOCUMENTS))
+    await _save(seline, range(CRASHED))
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+async def _save(seline: Seline, numbers: range) -> None:
+    save, now = seline.data.save_json, time.time_ns()
+    for first in range(numbers.start, numbers.stop, TOGETHER):
+        some = numbers[first : first + TOGETHER]
+        await asyncio.gather(*(save(f"d{n}.json", {**DOCUMENT, "n": now + n}) for n in some))
 
 
 def idle(here: Path) -> None:
