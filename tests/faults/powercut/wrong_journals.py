@@ -283,7 +283,7 @@ REPLAYING: Final = {
         )
     ),
     "what is replayed is not synced": replace(
-        unsynced("replaying", f"{REPLAY}._write", KILLED), form=FILES_LATER
+        unsynced("replaying", f"{REPLAY}._write", NO_SYNC_OF_THE_JOURNAL), form=FILES_LATER
     ),
     "the names of what is replayed are not synced": seldom(
         _later("replaying", f"{REPLAY}._sync_names", "files.touch_and_sync", NOTHING, KILLED)
@@ -357,6 +357,10 @@ OUTSIDE: Final = {
             "save",
         ),
         "it has the same content",
+    ),
+    "the choice of the journal's form again is not synced": needless(
+        unsynced("directory", "VolumeDirectory.keep_first_form", "save"),
+        "a power cut takes the choice back, and no content",
     ),
     "what an export held of a purged document is not synced": needless(
         unsynced("snapshots", "Snapshots.forget", "purge"), "the next start removes it"
