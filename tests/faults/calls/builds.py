@@ -92,8 +92,9 @@ def _notify_no_watcher_after_reopening(patch: pytest.MonkeyPatch) -> None:
 
 
 def _discard_the_record(patch: pytest.MonkeyPatch) -> None:
-    def forget(self: Replay, _now: object, **_: object) -> None:
+    def forget(self: Replay, _now: object, **_: object) -> frozenset[DocumentKey]:
         files.unlink(self.volume.seline, record.RECORD_NAME, missing_ok=True)
+        return frozenset()
 
     patch.setattr(replay.Replay, "_roll_forward", forget)
 
