@@ -66,6 +66,12 @@ class JobRecord(Stored, frozen=True, kw_only=True):
     last_success: datetime | None = None
     due_since: datetime | None = None
 
+    @property
+    def awaits_success(self) -> bool:
+        """Whether a run was due at a start, or the last one did not succeed."""
+        last = self.runs[0].outcome if self.runs else RunOutcome.OK
+        return self.due_since is not None or last is not RunOutcome.OK
+
     def with_run(self, run: Run) -> "JobRecord":
         """Return the record with an ended run added."""
         runs = (run, *self.runs)[:RUNS_KEPT]

@@ -402,6 +402,56 @@ async def test_a_job_is_not_overdue_because_nothing_ran_for_a_month(
     assert names == []
 
 
+async def test_a_job_with_nothing_to_do_is_not_overdue_after_a_restart(
+    seline: Seline, jumping_clock: JumpingClock
+) -> None:
+    """The first success since a job was due is stored; it ends the alert of an overdue job."""
+    names, ended = list[str](), list[RunOutcome | None]()
+
+    async def work() -> str:
+        return ""
+
+    async def record_outcome(run: Run, _record: JobRecord) -> None:
+        ended.append(run.outcome)
+
+    for starts, days in enumerate((0, 30), 1):
+        jumping_clock.jump = timedelta(days=days)
+        worker = Worker(
+            seline,
+            OFTEN,
+            clock=jumping_clock,
+            table=usage_job(work),
+            on_run_ended=record_outcome,
+            on_overdue=lambda name, _since: names.append(name),
+        )
+        await worker.start()
+        async with asyncio.timeout(10):
+            while len(ended) < starts:
+                await asyncio.sleep(0.02)
+        await worker.stop()
+
+    assert (names, ended) == ([], [RunOutcome.OK] * 2)
+
+
+async def test_a_run_with_nothing_to_do_ends_a_failure(seline: Seline) -> None:
+    outcomes: list[RunOutcome | None] = []
+
+    async def work() -> str:
+        if not outcomes:
+            raise VolumeFull("no room")
+        return ""
+
+    async def record_outcome(run: Run, _record: JobRecord) -> None:
+        outcomes.append(run.outcome)
+
+    worker = make_worker(seline, work, settings=OFTEN, on_end=record_outcome)
+    await worker.start()
+    await wait_for_run(worker, "usage", count=2)
+    await worker.stop()
+
+    assert outcomes == [RunOutcome.FAILED, RunOutcome.OK]
+
+
 async def test_a_disabled_job_is_listed_but_never_scheduled(seline: Seline) -> None:
     jobs = {**DEFAULT_JOBS, "usage": Job(schedule="every 1 s", timeout_s=1.0, enabled=False)}
     worker = make_worker(seline, settings=jobs)

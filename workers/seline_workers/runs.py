@@ -71,7 +71,7 @@ class Runner:
     def start(self, name: str, *, quiet: bool = False) -> Run:
         """Start a job, or return the run in progress. Raises JobNotFound, StoreClosed.
 
-        `quiet`: a run that had nothing to do is not recorded.
+        `quiet`: a run that had nothing to do is not recorded, unless a success was awaited.
         """
         self._check(name)
         if self._closed:
@@ -113,13 +113,13 @@ class Runner:
         except asyncio.CancelledError:  # by `drain` alone: this task has no other owner
             outcome, detail = RunOutcome.STOPPED, "the server stopped before it was done"
         del self.running[run.job]
-        if quiet and outcome is RunOutcome.OK and not detail:
-            ended_at = self._clock.now()
-            self.records[run.job] = replace(self.record(run.job), last_success=ended_at)
+        known = self.record(run.job)
+        if quiet and outcome is RunOutcome.OK and not detail and not known.awaits_success:
+            self.records[run.job] = replace(known, last_success=self._clock.now())
             return
         self._ends[run.job, outcome] += 1
         ended = replace(run, ended_at=self._clock.now(), outcome=outcome, detail=detail)
-        self.records[run.job] = record = self.record(run.job).with_run(ended)
+        self.records[run.job] = record = known.with_run(ended)
         await self._report(ended, record)
 
     async def _report(self, run: Run, record: JobRecord) -> None:
