@@ -1,6 +1,7 @@
 """The forms of the commit; the fault suites run over each of them.
 
-The fixture `form` has every store of a test use one; `pytestmark = each_form` asks for it.
+The fixture `form` has every store of a test use one. A module whose tests look at the files asks
+for those that write them at once: `pytestmark = each_form_at_once`.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,7 +15,12 @@ Form: TypeAlias = Callable[[pytest.MonkeyPatch], None]
 FIRST: Final = "synced in its files"
 JOURNAL: Final = "by a journal"
 FILES_LATER: Final = "by a journal, files later"
-each_form: Final = pytest.mark.usefixtures("form")
+AT_ONCE: Final = (FIRST, JOURNAL)
+"""The forms that write a file before a change is answered."""
+each_form_at_once: Final = [
+    pytest.mark.usefixtures("form"),
+    pytest.mark.parametrize("form", AT_ONCE, indirect=True),
+]
 
 
 def synced_in_its_files(patch: pytest.MonkeyPatch) -> None:
@@ -43,7 +49,6 @@ FORMS: Final[Mapping[str, Form]] = {
     JOURNAL: by_a_journal,
     FILES_LATER: by_a_journal_with_files_later,
 }
-SECOND: Final = (JOURNAL, FILES_LATER)
 
 
 def labelled(what: str, form: str) -> str:

@@ -34,10 +34,13 @@ from seline.ports.destinations import Target
 from seline.ports.futures import run_without_loop
 from seline.storage.volume import capabilities
 from tests.clocks import FakeClock
+from tests.faults.forms import each_form_at_once
 from tests.faults.powercut.trying import fast_place, kind_of
 from tests.faults.test_damage import rewrite
 from tests.proof.figures import note
 from tests.stores import open_managed
+
+pytestmark = each_form_at_once
 
 SUITE: Final = "clock"
 NAME: Final = "user_profile.json"

@@ -25,7 +25,10 @@ from seline.library import Seline
 from seline.storage.volume import files
 from seline.storage.volume.earlier import WRITTEN_WITHIN
 from tests.command_line import line_at
+from tests.faults.forms import each_form_at_once
 from tests.faults.injection import failing_call
+
+pytestmark = each_form_at_once
 
 NAME = "user_profile.json"
 SETTLE_S = 0.3

@@ -11,9 +11,12 @@ import pytest
 from seline.blocking import Seline, open_seline
 from seline.errors import OutcomeUnknown
 from seline.storage.volume import files
+from tests.faults.forms import each_form_at_once
 from tests.faults.injection import failing_call
 from tests.proof import operations
 from tests.proof.operations import A
+
+pytestmark = each_form_at_once
 
 
 def test_an_incomplete_purge_raises_outcome_unknown_and_can_be_repeated(

@@ -9,6 +9,9 @@ import pytest
 from seline import open_seline
 from seline.errors import DocumentNotFound
 from seline.library import Seline
+from tests.faults.forms import each_form_at_once
+
+pytestmark = each_form_at_once
 
 NAME = "user_profile.json"
 LAST = {"last": "saved"}

@@ -18,7 +18,10 @@ from seline.errors import TooManyDocuments, VolumeFailed, VolumeFull
 from seline.manager import changes
 from seline.ports.store import Atom, Change, Remove
 from seline.storage.volume.store import VolumeStore
+from tests.faults.forms import each_form_at_once
 from tests.stores import open_store
+
+pytestmark = each_form_at_once
 
 KEY = DocumentKey("alice", "user_profile.json")
 BOTS = DocumentKey(BOT, KEY.name)

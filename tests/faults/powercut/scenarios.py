@@ -42,10 +42,9 @@ from seline.storage.volume.journal import form
 from seline.storage.volume.journal.codec import batches
 from tests.copied import original
 from tests.faults.forms import (
+    AT_ONCE,
     FILES_LATER,
-    FIRST,
     FORMS,
-    JOURNAL,
     by_a_journal_with_files_later,
     synced_in_its_files,
 )
@@ -87,7 +86,6 @@ EDIT: Final[Json] = {"by": "hand"}
 TORN: Final = b'{"by": "ha'
 LARGE_EDIT: Final = encode(EDIT) + b" " * 60_000
 """For which a small journal has no room."""
-AT_ONCE: Final = (FIRST, JOURNAL)
 JOURNAL_FILE: Final = r"/journal-\w$"
 LEFT: Final = "00000001"
 """The name in staging/ of the first displaced file."""
