@@ -166,7 +166,10 @@ def _with_buckets(
     if isinstance(found, tuple):
         table, variable = found
         origins[name] = f"environment {variable}"
-        notes.append(f"{variable} names a bucket, which is used: {table['url']}")
+        notes.append(
+            f"{variable} names a bucket, which receives copies as the destination {table['name']}: "
+            f"{table['url']}"
+        )
         read: Any = checked(name, [table], origins[name])
         exports = replace(exports, destinations=read)
     completed = tuple(with_variables(given, environ) for given in exports.destinations)

@@ -2,7 +2,7 @@
 
 Railway gives a service the variables BUCKET, ENDPOINT, ACCESS_KEY_ID, SECRET_ACCESS_KEY and REGION
 of a bucket that it refers to, or names of Amazon's libraries. Elsewhere a bucket in the environment
-is the bot's own, so it is no destination.
+may be the bot's own, so it is no destination; a warning names it if it has Railway's variables.
 """
 
 import importlib.util
@@ -37,10 +37,16 @@ _OF_SCHEMES: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
 _LOGINS: Final = frozenset({"account_key", "sas_token"})
 """Either of them is enough, so a setting of one is not completed by a variable of the other."""
 _BUCKET: Final = ("BUCKET", "AWS_S3_BUCKET_NAME", "AWS_BUCKET_NAME", "AWS_BUCKET")
+_OF_RAILWAY: Final = ("BUCKET", "ENDPOINT", "ACCESS_KEY_ID", "SECRET_ACCESS_KEY")
 _STYLE: Final = "AWS_S3_URL_STYLE"
 _FOLDERS: Final = ("RAILWAY_ENVIRONMENT_NAME", "RAILWAY_SERVICE_NAME")
 _REQUIRED: Final = ("endpoint", "access_key_id", "secret_access_key")
-_ON_RAILWAY: Final = ("RAILWAY_ENVIRONMENT", "RAILWAY_SERVICE_ID", "RAILWAY_DEPLOYMENT_ID")
+_ON_RAILWAY: Final = (
+    "RAILWAY_ENVIRONMENT",
+    "RAILWAY_SERVICE_ID",
+    "RAILWAY_DEPLOYMENT_ID",
+    *_FOLDERS,
+)
 """One of them is set in every service; RAILWAY_TOKEN is one of a developer's own machine."""
 
 
@@ -50,10 +56,14 @@ def bucket_of_environment(
     """Return the table of a destination `bucket` and the variable that names it, or None.
 
     Of several variables with a value, Railway's own is taken. If one is missing or the extra `s3`
-    is not installed, adds a warning and returns why there is no destination.
+    is not installed, adds a warning and returns why there is no destination. Adds a warning, too,
+    if Railway's variables of a bucket are set elsewhere.
     """
     named = next((name for name in _BUCKET if environ.get(name)), None)
-    if named is None or not any(environ.get(name) for name in _ON_RAILWAY):
+    if named is None:
+        return None
+    if not any(environ.get(name) for name in _ON_RAILWAY):
+        warnings += _not_used(environ)
         return None
     every = {option: (option.upper(), *names) for option, names in _VARIABLES.items()}
     options = _from_variables(every, environ)
@@ -76,6 +86,22 @@ def bucket_of_environment(
         options["path_style"] = str(environ[_STYLE] == "path").lower()
     url = "/".join((f"s3://{environ[named]}", *_folders(environ)))
     return {"name": NAME, "url": url, **options}, named
+
+
+def _not_used(environ: Mapping[str, str]) -> list[str]:
+    """Return a warning if the environment has Railway's variables of a bucket, else none."""
+    if not all(environ.get(name) for name in _OF_RAILWAY):
+        return []
+    url, endpoint = f"s3://{environ['BUCKET']}", environ["ENDPOINT"]
+    table = f'"name": "{NAME}", "url": "{url}", "endpoint": "{endpoint}"'
+    keys = '"access_key_id": "KEY_ID", "secret_access_key": "SECRET"'
+    warning = (
+        "BUCKET names a bucket, which receives no copies, because none of "
+        f"{', '.join(_ON_RAILWAY)} shows that this is Railway. To send copies there, set "
+        f"`SELINE_EXPORTS__DESTINATIONS=[{{{table}, {keys}}}]`; if it is the bot's, set "
+        "`SELINE_EXPORTS__DESTINATIONS=[]`."
+    )
+    return [warning]
 
 
 def _folders(environ: Mapping[str, str]) -> list[str]:

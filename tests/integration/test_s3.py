@@ -485,7 +485,8 @@ async def test_a_bucket_on_railway_is_used_without_a_setting_and_the_log_says_so
         await target.destination.put("a", b"1")
 
     assert server.objects == {"a": b"1"}
-    assert f"BUCKET names a bucket, which is used: s3://{BUCKET}" in caplog.messages
+    told = f"BUCKET names a bucket, which receives copies as the destination bucket: s3://{BUCKET}"
+    assert told in caplog.messages
     assert not any(secret in caplog.text for secret in (KEY_ID, SECRET))
 
 

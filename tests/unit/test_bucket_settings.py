@@ -1,5 +1,6 @@
 """Buckets in the environment: Railway's without a setting, and the options of a named one."""
 
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,6 +24,7 @@ AMAZON = {
     "AWS_SECRET_ACCESS_KEY": "another-secret",
     "AWS_DEFAULT_REGION": "eu-central-1",
 }
+ELSEWHERE = {name: text for name, text in RAILWAY.items() if "RAILWAY" not in name}
 OPTIONS = {
     "endpoint": "https://storage.railway.app",
     "access_key_id": "tid_a",
@@ -55,7 +57,8 @@ def test_the_bucket_of_a_service_on_railway_is_a_destination(more: dict[str, str
     assert bucket.options == OPTIONS
     assert settings.origins["exports.destinations"] == "environment BUCKET"
     assert settings.warnings == ()
-    assert settings.notes == (f"BUCKET names a bucket, which is used: {bucket.url}",)
+    [note] = settings.notes
+    assert note.endswith(f"which receives copies as the destination bucket: {bucket.url}")
     assert "tsec_a" not in f"{settings}{shown(settings, 'exports.destinations')}"
 
 
@@ -100,12 +103,30 @@ def test_a_variable_that_is_missing_is_named(variable: str) -> None:
     assert f"but {variable} is missing" in warning
 
 
-def test_a_bucket_elsewhere_is_the_bots_own() -> None:
-    elsewhere = {name: text for name, text in RAILWAY.items() if "RAILWAY" not in name}
-    settings = load({**elsewhere, "RAILWAY_TOKEN": "of-a-developer"})
+def test_a_bucket_elsewhere_is_the_bots_own_and_a_warning_names_the_setting_that_uses_it() -> None:
+    settings = load({**ELSEWHERE, "RAILWAY_TOKEN": "of-a-developer"})
 
     assert settings.exports.destinations == ()
-    assert settings.warnings == ()
+    [warning] = settings.warnings
+    assert "BUCKET names a bucket, which receives no copies" in warning
+    assert "tsec_a" not in warning
+    use, leave = re.findall(r"`(SELINE_\w+)=(.*?)`", warning)
+    used = load({**ELSEWHERE, use[0]: use[1].replace("KEY_ID", "tid_a").replace("SECRET", "x")})
+    [bucket] = used.exports.destinations
+    assert (bucket.name, bucket.url) == ("bucket", f"s3://{RAILWAY['BUCKET']}")
+    assert bucket.options["endpoint"] == RAILWAY["ENDPOINT"]
+    left = load({**ELSEWHERE, leave[0]: leave[1]})
+    assert used.warnings == left.warnings == left.exports.destinations == ()
+
+
+@pytest.mark.parametrize("of_a_bot", [AMAZON, {"BUCKET": "bot"}])
+def test_a_bucket_without_railways_variables_is_not_warned_of(of_a_bot: dict[str, str]) -> None:
+    assert load(of_a_bot).warnings == ()
+
+
+@pytest.mark.parametrize("name", ["RAILWAY_ENVIRONMENT_NAME", "RAILWAY_SERVICE_NAME"])
+def test_each_name_of_railway_that_the_documents_give_shows_railway(name: str) -> None:
+    assert load({**ELSEWHERE, name: "bot"}).exports.destinations
 
 
 def test_a_named_bucket_takes_from_variables_what_it_lacks() -> None:
