@@ -4,8 +4,9 @@ A destination that the settings of this machine name is read from here: no volum
 """
 
 import os
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Iterable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -15,6 +16,7 @@ from seline.cli.keys import sealer_of_identity
 from seline.cli.verbs import (
     Api,
     VerbOptions,
+    agrees_in_scratch,
     carry_out,
     front,
     local_verb,
@@ -24,6 +26,7 @@ from seline.cli.verbs import (
     url_of,
     with_api,
     with_options,
+    would_make_store,
 )
 
 if TYPE_CHECKING:
@@ -194,19 +197,23 @@ def restore(
     chosen |= {"unencrypted": "true"} if unencrypted else {}
     body = None if identity is None else {"identity": _identities(options, identity)}
 
+    def send(api: Api, query: dict[str, str]) -> Awaitable[Any]:
+        path = "/destinations/{}/restore"
+        return api.request("POST", path, destination, query=query | chosen, body=body)
+
+    async def send_new(api: Api, query: dict[str, str]) -> Any:
+        is_foreign = settings_of(options).exports.restore_from == "off"  # else a start restores it
+        return await send(api, query) | {"foreign": is_foreign}
+
     async def work(api: Api) -> None:
-        done = await carry_out(
-            api,
-            options,
-            lambda query: api.request(
-                "POST", "/destinations/{}/restore", destination, query=query | chosen, body=body
-            ),
-            _plan_text,
-        )
+        done = await carry_out(api, options, partial(send, api), _plan_text)
         if done is not None:
             _report_restored(done)
 
-    with_api(options, work, create=True)
+    if options.dry_run and would_make_store(options):
+        agrees_in_scratch(options, send_new, _plan_text, restores=False)
+    else:
+        with_api(options, work, create=True)
 
 
 def _identities(options: VerbOptions, file: str) -> str:

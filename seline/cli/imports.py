@@ -20,14 +20,14 @@ from seline.cli.keys import sealer_of_identity
 from seline.cli.verbs import (
     Api,
     VerbOptions,
-    agrees,
+    agrees_in_scratch,
     carry_out,
     local_verb,
     preview_options,
     run_async,
     settings_of,
-    url_of,
     with_api,
+    would_make_store,
 )
 from seline.domain.plural import counted, shortened
 from seline.errors import ExportDamaged, ImportRefused, RestoreUnfinished
@@ -275,24 +275,13 @@ def _preview_and_import(
     `send` takes the query parameters of the request. `renamed` has the file of each new name,
     `copies` is the folder with an older bot's backups.
     """
-    import tempfile
-
-    from seline.client import is_new_store
-
     show_plan = partial(_show_plan, renamed)
-    is_new = url_of(options) is None and is_new_store(settings_of(options))
-    if is_new:
-        with tempfile.TemporaryDirectory(prefix="seline-preview-") as scratch:
-            if not with_api(
-                options,
-                lambda api: agrees(api, options, partial(send, api), show_plan),
-                create=True,
-                scratch=scratch,
-            ):
-                if copies and not options.dry_run:  # they can be copied into an open store only
-                    with_api(options, lambda api: _notify_copies(api, options, copies), create=True)
-                return
-    agreed = is_new and is_new_store(settings_of(options))
+    is_new = would_make_store(options)
+    if is_new and not agrees_in_scratch(options, send, show_plan):
+        if copies and not options.dry_run:  # they can be copied into an open store only
+            with_api(options, lambda api: _notify_copies(api, options, copies), create=True)
+        return
+    agreed = is_new and would_make_store(options)
 
     async def work(api: Api) -> None:
         done = await carry_out(api, options, partial(send, api), show_plan, agreed=agreed)

@@ -196,6 +196,16 @@ def test_a_copy_is_restored_onto_a_new_volume(line: Line) -> None:
     assert "ANOTHER volume" not in done.err
 
 
+def test_a_preview_of_a_restore_makes_no_store(line: Line) -> None:
+    """It shows what the copy has, though opening the store would restore a copy by itself."""
+    shutil.rmtree(line.data)
+    dry = line("exports", "restore", "bucket", "--dry-run")
+    assert (dry.code, f"created: 1  {NAME}" in dry.err) == (0, True), dry.err
+    assert "ANOTHER volume" not in dry.err
+    assert not line.data.exists()
+    assert not list((line.folder / "scratch").iterdir())
+
+
 def test_a_restore_onto_a_volume_with_documents_says_that_the_copy_is_anothers(line: Line) -> None:
     shutil.rmtree(line.data)
     line("save", "own.json", stdin="1", SELINE_EXPORTS__RESTORE_FROM="off")
