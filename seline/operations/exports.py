@@ -75,11 +75,15 @@ class _Written(NamedTuple):
 
 
 class ExportDone(NamedTuple):
-    """What a run did at a destination; `lacking` and `doubt` are of the newest export there."""
+    """What a run did at a destination; `lacking` and `doubt` are of the newest export there.
+
+    `has_sound`: an older one there is not in doubt.
+    """
 
     line: str
     lacking: Sequence[str] = ()
     doubt: str = ""
+    has_sound: bool = False
 
 
 class Exporter:
@@ -154,7 +158,7 @@ class Exporter:
                 raise
             await self.destinations.succeeded(destination, done.lacking)
             if done.doubt:
-                failure = _in_doubt(destination.name, done.doubt)
+                failure = _in_doubt(destination.name, done)
                 await self.destinations.failed(destination, failure)
                 raise failure
         record = self.destinations.record(destination.name)
@@ -220,12 +224,14 @@ class Exporter:
         listing = await own.listed()
         listing.left_out.extend(younger)
         there = listing.whole
+        has_sound = any(not export.doubt for export in there)
         await self._learn_proof(own, there)
         newest = await own.read_back(there[0].name) if there else None
         if newest is not None and await self._is_current(newest, name, await self._revisions()):
             doubt = there[0].doubt
             if not (accept and doubt):
-                return ExportDone(f"{name}: nothing changed since {newest.name}", doubt=doubt)
+                line = f"{name}: nothing changed since {newest.name}"
+                return ExportDone(line, doubt=doubt, has_sound=has_sound)
         sizes: tuple[DaySize, ...] = ()
         if not accept:
             sizes = self.destinations.record(name).export_sizes or await own.sizes(there)
@@ -239,7 +245,7 @@ class Exporter:
         await self._note_written(destination, written, sizes)
         await self._remove_older(own, listing, written, target.keep)
         lacking = written.manifest.unrecoverable
-        return ExportDone(f"{name}: {written.line}", lacking, written.summary.doubt)
+        return ExportDone(f"{name}: {written.line}", lacking, written.summary.doubt, has_sound)
 
     async def _remove_older(
         self, own: OwnExports, there: OwnListing, written: _Written, keep: int
@@ -378,10 +384,19 @@ async def _put(target: ExportFolders, export: str, file: str, data: bytes) -> No
         raise ExportFailed(f"{target.name} does not give {file} back as written.")
 
 
-def _in_doubt(destination: str, doubt: str) -> ExportFailed:
+def _in_doubt(destination: str, done: ExportDone) -> ExportFailed:
+    doubt = done.doubt
+    message = (
+        f"The newest export is in doubt: {doubt}. No export from before the loss is here, so a "
+        "restore takes none by itself."
+    )
+    if done.has_sound:
+        message = (
+            f"The newest export is in doubt: {doubt}. A restore takes the last one from before the "
+            "loss, and no such export is removed."
+        )
     return ExportFailed(
-        f"The newest export is in doubt: {doubt}. A restore takes the last one before the loss, "
-        "and none from before it is removed.",
+        message,
         hint=f"If that is meant, run `seline destinations accept {destination}`. If not, `seline "
         "restore NAME` brings a deleted document back.",
     )

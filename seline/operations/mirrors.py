@@ -461,8 +461,8 @@ class _Lane:
             )
         if self._newest_doubt:
             raise ExportFailed(
-                f"The newest copy is in doubt: {self._newest_doubt}. A restore takes the one "
-                "before, and no other copy is removed.",
+                f"The newest copy is in doubt: {self._newest_doubt}. A restore takes the last "
+                "one from before the loss, if one is here, and no such copy is removed.",
                 hint=f"If that is meant, run `seline destinations accept {name}`. If not, `seline "
                 "restore NAME` brings a deleted document back.",
             )
