@@ -1,6 +1,6 @@
-"""Counts with their noun, and lists that say how many more there are, for messages."""
+"""Counts with their noun, lists that say how many more there are, and sentences in one line."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 NAMES_SHOWN_MAX: Final = 10
@@ -21,3 +21,8 @@ def shortened(names: Sequence[str], shown_max: int = NAMES_SHOWN_MAX) -> str:
     shown = ", ".join(names[:shown_max])
     more = len(names) - shown_max
     return shown if more <= 0 else f"{shown} and {more:,} more"
+
+
+def in_one_line(parts: Iterable[str]) -> str:
+    """Join clauses with semicolons, and whole sentences with spaces."""
+    return "; ".join(parts).replace(".; ", ". ")

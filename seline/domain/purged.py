@@ -19,10 +19,11 @@ class HeldCopy:
     """A destination whose copies may still hold what was purged.
 
     A mirror's hold it until `until`, or longer if no newer copies follow; exports until there are
-    `newer_exports` that were made later, and `until` is None.
+    `newer_exports` that were made later, and `until` is None. `kind` is `mirror` or `export`.
     """
 
     destination: str
+    kind: str
     until: datetime | None
     newer_exports: int = 0
 

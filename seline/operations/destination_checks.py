@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, NamedTuple
 
-from seline.domain.plural import shortened
+from seline.domain.plural import in_one_line, shortened
 from seline.domain.report import Status
 from seline.errors import DocumentUnrecoverable
 from seline.operations.changed_names import Waiting
@@ -52,8 +52,9 @@ class DestinationCheck:
 
     @property
     def detail(self) -> str:
-        """Everything in one line."""
-        return "; ".join([f"{self.name}: {self.last}", *(found.detail for found in self.problems)])
+        """Everything in one line, whole sentences last."""
+        details = sorted((found.detail for found in self.problems), key=lambda it: it.endswith("."))
+        return in_one_line([f"{self.name}: {self.last}", *details])
 
     @property
     def fixes(self) -> list[str]:
@@ -104,7 +105,7 @@ def _last_copies(target: Target, record: DestinationRecord) -> list[str]:
     if target.takes_mirror and record.mirrored_at:
         last.append(f"the newest copy is of {record.mirrored_at:%Y-%m-%d %H:%M} UTC")
     if target.takes_exports and record.whole_at:
-        last.append(f"the last whole export was seen on {record.whole_at:%Y-%m-%d %H:%M} UTC")
+        last.append(f"the newest export was read back on {record.whole_at:%Y-%m-%d %H:%M} UTC")
     return last
 
 

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterable
 
+from seline.domain.plural import in_one_line
 from seline.errors import ExportFailed, SelineError
 
 Outcome = str | BaseException
@@ -19,8 +20,8 @@ def joined(outcomes: Iterable[tuple[str, Outcome]]) -> str:
     failed = [_failure(name, error) for name, error in outcomes if isinstance(error, BaseException)]
     done = [line for _, line in outcomes if isinstance(line, str) and line]
     if failed:
-        raise ExportFailed("; ".join([*failed, *done]))
-    return "; ".join(done)
+        raise ExportFailed(in_one_line([*failed, *done]))
+    return in_one_line(done)
 
 
 def explained(error: Exception) -> tuple[str, str]:

@@ -7,6 +7,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
+from seline.domain.copy import EXPORT, MIRROR
 from seline.domain.purged import PURGED_MAX, HeldCopy, Purged, ended, held_until
 from seline.domain.retention import RetentionPolicy
 from seline.manager.managed_store import ManagedStore
@@ -59,10 +60,12 @@ class Purges:
             name = target.destination.name
             if name in entry.mirrors:
                 until = held_until(entry.at, mirror_policy(target, exports))
-                found.append(HeldCopy(destination=name, until=until))
+                found.append(HeldCopy(destination=name, kind=MIRROR, until=until))
             if name in entry.exports:
                 count = max(target.keep, 1)
-                found.append(HeldCopy(destination=name, until=None, newer_exports=count))
+                found.append(
+                    HeldCopy(destination=name, kind=EXPORT, until=None, newer_exports=count)
+                )
         return found
 
     def known(self) -> list[tuple[Purged, list[HeldCopy]]]:

@@ -47,7 +47,7 @@ async def check(bot: Bot) -> dict[str, Any]:
 async def test_health_shows_both_kinds_of_copies(bot: Bot) -> None:
     found = await check(bot)
     assert found["status"] == "ok"
-    for text in ("the newest copy is of", "the last whole export was seen on", "not proven"):
+    for text in ("the newest copy is of", "the newest export was read back on", "not proven"):
         assert text in found["detail"]
 
 

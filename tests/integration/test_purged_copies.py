@@ -138,7 +138,8 @@ async def test_exports_hold_a_purged_document_until_so_many_newer_ones_are_made(
         await bot.data.save_json(name, {"of": name})
     await exports.run()
     purged = await bot.data.delete("b.json", purge=True)
-    assert purged.copies == (HeldCopy(destination="nas", until=None, newer_exports=2),)
+    held = HeldCopy(destination="nas", kind="export", until=None, newer_exports=2)
+    assert purged.copies == (held,)
     for number in range(2):
         assert "b.json, which was purged, may be in exports at nas" in await said(bot)
         bot.clock.advance(24 * HOUR_S)
