@@ -147,7 +147,7 @@ def _with_item(current: Current, path: str, item: Json, limits: Storage) -> Cont
         items = []
     if not isinstance(items, list):
         raise PathNotFound(
-            f"{name} has no list at {path}, but a {_kind(items)}. Nothing was changed.",
+            f"{name} has no list at {path}: its value is of type {_kind(items)}. Nothing changed.",
             hint="Name the list, such as `/items`.",
             document=name,
             path=path,

@@ -66,6 +66,19 @@ def test_a_name_of_the_named_characters_is_valid(seline: Seline, follow: Follow)
     seline.data.save_json("my_metadata.json", {"mine": 1})
 
 
+@pytest.mark.follows("manager/changes:_with_item")
+def test_an_item_is_appended_at_the_list_that_is_named(seline: Seline, follow: Follow) -> None:
+    append = seline.data.append_item
+    append(OTHER, "/items", {"n": 0})
+    step = follow(hint_of(errors.PathNotFound, lambda: append(OTHER, "/items/0", {"n": 1})))
+    step.asks("Name the list")
+
+    [path] = step.quoted
+    append(OTHER, path, {"n": 1})
+
+    assert seline.data.load_json(OTHER) == {"items": [{"n": 0}, {"n": 1}]}
+
+
 @pytest.mark.follows("error:not_an_object")
 def test_a_list_is_changed_by_what_is_named(seline: Seline, follow: Follow) -> None:
     seline.data.save_json(OTHER, [1])

@@ -339,7 +339,7 @@ async def test_an_item_is_appended_to_a_list_in_a_document(seline: Seline) -> No
     assert await data.load_json("list.json") == [0, 1, 2]
     assert await data.load_json("deep.json") == {"a": [[], ["x"], []]}
     revision = (await data.read("new.json")).revision
-    with pytest.raises(PathNotFound, match="no list at /items/0, but a object"):
+    with pytest.raises(PathNotFound, match="no list at /items/0: its value is of type object"):
         await data.append_item("new.json", "/items/0", 1)
     with pytest.raises(PathNotFound):
         await data.append_item("new.json", "/other/list", 1)
