@@ -321,11 +321,11 @@ REPLAYING: Final = {
         )
     ),
     "every backup counts as whole": _at_once(
-        "replaying", f"{REPLAY}._bring_backup", "_is_whole", YES, "save"
+        "replaying", f"{REPLAY}._bring_backup", "_is_whole", YES, "save, links refused"
     ),
     "no checksum of a backup is compared": _at_once(
         "replaying", "_is_whole", "checksum.revision == Content.of(raw.data).revision", ALWAYS,
-        "save",
+        "save, links refused",
     ),
     "no backup counts as whole": needless(
         _at_once("replaying", "_is_whole", "decode_checksum", NOTHING, "save"),
