@@ -1,5 +1,6 @@
 """What the handlers use: the documents, the operations, the tokens, the process."""
 
+import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
@@ -10,7 +11,7 @@ from seline.access.audit import AuditLog
 from seline.access.tokens import Tokens
 from seline.alerts.log import AlertLog
 from seline.domain.document import Json
-from seline.errors import SelineError
+from seline.errors import SelineError, StoreClosed
 from seline.manager import DataManager
 from seline.operations import Operations
 from seline.settings import Settings
@@ -34,6 +35,20 @@ class AppContext:
     audit: AuditLog
     unavailable: Callable[[], SelineError | None]
     about: Callable[[], Mapping[str, Json]]
+
+    async def accept(self, destination: str) -> None:
+        """Copy now, make that the copy which a restore takes, and run the destination's jobs.
+
+        The runs end the alert of a job that failed because of a doubt; they are not awaited.
+        Raises DestinationNotFound, ExportFailed.
+        """
+        await self.operations.accept(destination)
+        target = self.operations.exports.destinations.target(destination)
+        with contextlib.suppress(StoreClosed):  # the copy is accepted all the same
+            if target.takes_mirror:
+                self.jobs.run_now("mirror")
+            if target.takes_exports:
+                self.jobs.run_now("export")
 
 
 T = TypeVar("T")

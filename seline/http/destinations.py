@@ -53,7 +53,7 @@ async def use_destination(request: web.Request) -> JsonAnswer[DestinationUsed]:
 async def accept_copy(request: web.Request) -> JsonAnswer[DestinationAccepted]:
     """Copy now, and make that the copy which a restore takes from a destination."""
     name = request.match_info["destination"]
-    await operations(request).accept(name)
+    await context(request).accept(name)
     return answer(DestinationAccepted(success=True, name=name))
 
 

@@ -157,7 +157,7 @@ async def ask_to_accept(visit: Visit) -> web.Response:
 
 async def accept(visit: Visit) -> web.Response:
     """Make this volume's copy the one that a restore takes from a destination."""
-    return await at_destination(visit, visit.context.operations.accept, "accept", back="/copies")
+    return await at_destination(visit, visit.context.accept, "accept", back="/copies")
 
 
 async def ask_to_use(visit: Visit) -> web.Response:

@@ -62,8 +62,7 @@ async def run_job(visit: Visit) -> web.Response:
 
 async def accept(visit: Visit) -> web.Response:
     """Make this volume's copy the one that a restore takes from a destination."""
-    accept = visit.context.operations.accept
-    return await copies.at_destination(visit, accept, "accept", back="/")
+    return await copies.at_destination(visit, visit.context.accept, "accept", back="/")
 
 
 async def use(visit: Visit) -> web.Response:

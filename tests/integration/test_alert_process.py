@@ -562,6 +562,26 @@ async def test_an_overdue_job_is_alerted_until_it_succeeds(
     assert (alert["details"]["job"], over["id"]) == ("rotation", alert["id"])
 
 
+async def test_the_alert_of_an_export_in_doubt_ends_once_it_is_accepted(
+    receiver: Receiver, tmp_path: Path
+) -> None:
+    nas = {"name": "nas", "url": f"file://{tmp_path}/nas", "same_disk": True}
+    async with running(tmp_path / "data", receiver, exports__destinations=[nas]) as place:
+        for number in range(3):
+            await place.save(name=f"{number}.json")
+        await place.run("export")
+        for number in range(2):
+            await place.server.data.delete(f"{number}.json")
+        await asyncio.sleep(1.01)  # an export's name has its second
+        await place.run("export")
+        [alert] = await until(lambda: received(receiver, "job_failed"))
+        await asyncio.sleep(1.01)
+        assert (await place.client.call("POST", "/destinations/nas/accept"))[0] == 200
+        [over] = await until(lambda: received(receiver, "job_failed", state="resolved"))
+
+    assert over["id"] == alert["id"]
+
+
 async def test_the_usage_job_raises_each_level_and_clears_it(
     receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
