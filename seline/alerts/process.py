@@ -44,6 +44,8 @@ FAILURE_WAIT_S: Final = 5.0
 LAST_EVALUATION_S: Final = 1.0
 COPY_WAIT_S: Final = 30.0
 """How long a start may wait for the copy of an empty volume before that is an alert."""
+ACCEPT: Final = "`seline destinations accept "
+"""What the next step of a failure names that no other run of the job ends."""
 STOPS_HEARTBEAT: Final = frozenset(
     {AlertType.UNRECOVERABLE_DOCUMENT, AlertType.WRITES_REFUSED, AlertType.WRONG_MOUNT}
 )
@@ -218,7 +220,8 @@ class AlertProcess:
         if run.outcome is RunOutcome.SKIPPED:
             return overdue_signals(run.job, record.last_success)
         succeeded, measured = run.outcome is RunOutcome.OK, self._operations.usage.measured
-        signals = run_signals(run.job, succeeded=succeeded, detail=run.detail)
+        fix = "" if succeeded else self._choice_after(run.job)
+        signals = run_signals(run.job, succeeded=succeeded, detail=run.detail, fix=fix)
         if run.job != "usage" or not succeeded or measured is None:
             return signals
         return [
@@ -235,6 +238,15 @@ class AlertProcess:
             ),
             *forecast_signals(measured.forecast.days if measured.forecast else None),
         ]
+
+    def _choice_after(self, job: str) -> str:
+        """Return the choices that a failed job waits for, empty if it needs only another run."""
+        records = [record for _, record in self._operations.exports.destinations.records()]
+        cures = {
+            "export": [record.cure for record in records],
+            "mirror": [record.mirror_cure for record in records],
+        }
+        return " ".join(dict.fromkeys(cure for cure in cures.get(job, ()) if ACCEPT in cure))
 
     def _beat(self) -> None:
         """Send a heartbeat after a check that found nothing broken, if no alert stops it."""

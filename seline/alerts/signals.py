@@ -218,11 +218,17 @@ def forecast_signals(days_until_full: float | None) -> list[Signal]:
     ]
 
 
-def run_signals(job: str, *, succeeded: bool, detail: str = "") -> list[Signal]:
-    """Return the signals of a job's run; a success clears its failure and its lateness."""
+def run_signals(job: str, *, succeeded: bool, detail: str = "", fix: str = "") -> list[Signal]:
+    """Return the signals of a job's run; a success clears its failure and its lateness.
+
+    `fix` is the next step where another run would fail as well.
+    """
     if succeeded:
         return job_over_signals(job)
-    return [Raised(type=AlertType.JOB_FAILED, subject=job, details={"what": detail})]
+    details: dict[str, Json] = {"what": detail}
+    if fix:
+        details["fix"] = fix
+    return [Raised(type=AlertType.JOB_FAILED, subject=job, details=details)]
 
 
 def overdue_signals(job: str, last_success: datetime | None) -> list[Signal]:

@@ -574,7 +574,11 @@ async def test_the_alert_of_an_export_in_doubt_ends_once_it_is_accepted(
             await place.server.data.delete(f"{number}.json")
         await asyncio.sleep(1.01)  # an export's name has its second
         await place.run("export")
-        [alert] = await until(lambda: received(receiver, "job_failed"))
+        await until(lambda: received(receiver, "job_failed"))
+        assert (alert := (await place.alerts())[0])["fix"] == (
+            "If that is meant, run `seline destinations accept nas`. If not, `seline restore NAME` "
+            "brings a deleted document back."
+        )
         await asyncio.sleep(1.01)
         assert (await place.client.call("POST", "/destinations/nas/accept"))[0] == 200
         [over] = await until(lambda: received(receiver, "job_failed", state="resolved"))

@@ -62,14 +62,18 @@ def texts(language: Language) -> AlertTexts:
 
 
 def worded(alert: Alert, language: Language) -> Alert:
-    """Return an alert with its summary and next step in a language."""
+    """Return an alert with its summary and next step in a language.
+
+    A detail `fix` is the next step, instead of the usual one of the type.
+    """
     words = texts(language).alerts[alert.type]
     values = _values(alert.details, language)
     if alert.state == "resolved" and KIND_OF[alert.type].course != "event":
         return replace(alert, summary=compose((words.resolved,), values), fix="")
     fix = words.fix_edit if words.fix_edit and "item" in values else words.fix
     fix = words.fix_backup if words.fix_backup and "backup" in values else fix
-    return replace(alert, summary=compose(words.summary, values), fix=compose((fix,), values))
+    step = "{fix}" if "fix" in values else fix
+    return replace(alert, summary=compose(words.summary, values), fix=compose((step,), values))
 
 
 def digest(alerts: Sequence[Alert], language: Language) -> Alert:
