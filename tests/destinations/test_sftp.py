@@ -380,7 +380,7 @@ def test_a_store_says_nothing_of_its_password() -> None:
     assert PASSWORD not in f"{store!r} {store.where} {store.name} {store._login!r}"
 
 
-async def test_an_export_that_ends_leaves_the_connection_to_the_drill(
+async def test_a_listing_that_ends_leaves_the_connection_to_the_drill(
     tmp_path: Path, store: Sftp
 ) -> None:
     """A server that answers slowly keeps a reader busy while another user of it is done."""
@@ -399,7 +399,7 @@ async def test_an_export_that_ends_leaves_the_connection_to_the_drill(
     store._list = slowly  # type: ignore[method-assign]
     drilling = asyncio.create_task(bot.operations.drill())
     await listing.wait()
-    assert "nothing changed" in await bot.operations.exports.run()
+    assert len(await bot.operations.listed_copies("nas")) == 1
     go_on.set()
 
     assert "restored, and compared" in await drilling

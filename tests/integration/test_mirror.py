@@ -90,7 +90,7 @@ async def test_a_loss_of_half_the_documents_is_in_doubt_until_it_is_accepted(
         await bot.mirrored()
     assert [bool(head.doubt) for head in heads(place)] == [True, False]
     bot.clock.advance(400 * 24 * HOUR_S)
-    with pytest.raises(ExportFailed, match="no other copy is removed"):
+    with pytest.raises(ExportFailed, match="no such copy is removed"):
         await bot.mirrored()
     await bot.operations.mirrors.accept("bucket")
     assert not heads(place)[0].doubt
