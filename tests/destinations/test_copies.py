@@ -181,7 +181,5 @@ async def test_a_server_that_never_answers_delays_no_save_and_no_other_destinati
                 assert not run.done()
                 await asyncio.sleep(0.01)
             await seline.data.save_json("a.json", [2])
-            with pytest.raises(
-                ExportFailed, match=r"gone: .* took over 1 s.*[.;] nas: .*read"
-            ):
+            with pytest.raises(ExportFailed, match=r"gone: .* took over 1 s.*[.;] nas: .*read"):
                 await run

@@ -102,9 +102,7 @@ async def test_a_hanging_destination_takes_no_time_of_another(
             await run
         assert written[0].parent.name in failed.value.message
         at_once = time.monotonic()
-        with pytest.raises(
-            ExportFailed, match=r"gone: .* does not answer.*[.;] nas: nothing"
-        ):
+        with pytest.raises(ExportFailed, match=r"gone: .* does not answer.*[.;] nas: nothing"):
             await seline.exports.run()
         assert time.monotonic() - at_once < LIMIT_S / 2, (
             "no further call waits behind the one that hangs"
