@@ -43,6 +43,12 @@ class DocumentLock:
     place: str
     queue: "_Queue"
     active: bool = True
+    ended_by: Future[Any] | None = None
+
+    @property
+    def is_in_block(self) -> bool:
+        """Whether the block goes on. A thread sees its commit end before the lock is released."""
+        return self.active and (self.ended_by is None or not self.ended_by.done())
 
 
 _Waiter: TypeAlias = tuple[Callable[[], Any], Future[Any]]
@@ -126,6 +132,8 @@ class DocumentLocks:
                 if not lock.active:
                     raise _lost(lock)
             future = start()
+            for lock in locks:
+                lock.ended_by = future
 
         def ended(_: Future[T]) -> None:
             for lock in locks:
@@ -137,7 +145,7 @@ class DocumentLocks:
     def _refuse_nested(self, name: str) -> None:
         refuse_in_turn()
         held = _held.get()
-        active = tuple(lock for lock in held if lock.active)
+        active = tuple(lock for lock in held if lock.is_in_block)
         if len(active) < len(held):  # else an import would look at each lock of the one before
             _held.set(active)
         for lock in active:
