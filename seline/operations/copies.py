@@ -30,7 +30,7 @@ from seline.domain.manifest import (
     parse_export_name,
     volume_of_export,
 )
-from seline.domain.mirror import Head, Proof, parse_head_name
+from seline.domain.mirror import Claim, Head, Proof, parse_head_name
 from seline.errors import (
     CopyNotEncrypted,
     CopyNotFound,
@@ -48,6 +48,7 @@ from seline.ports.sealing import UNSEALED, Sealer
 from seline.spool import Spool
 
 _IN_DOUBT: Final = "the mirror was in doubt then"
+_SEVERAL: Final = "several volumes have copies here, so a restore needs `--volume`"
 
 
 class DamagedCopy(NamedTuple):
@@ -94,7 +95,8 @@ class Copies:
     async def listed(self, volume: str = "") -> list[CopyInfo]:
         """Return the copies of every volume, or of one, the newest first; nothing is decrypted.
 
-        An export that was made while the mirror was in doubt has what is in doubt.
+        An export that was made while the mirror was in doubt has what is in doubt. Without
+        `volume`, a copy of a volume that `usable` leaves out has a doubt as well.
         """
         self._damaged = []
         heads = await self._heads(volume)
@@ -105,7 +107,25 @@ class Copies:
             else info
             for info in await self._whole_exports(volume)
         ]
-        return sorted([*heads, *exports], key=age_order, reverse=True)
+        found = sorted([*heads, *exports], key=age_order, reverse=True)
+        return found if volume or not found else await self._with_whose(found)
+
+    async def _with_whose(self, listed: Sequence[CopyInfo]) -> list[CopyInfo]:
+        """Return the copies of all volumes; those of volumes that `usable` leaves out have a doubt.
+
+        A claim that cannot be read is as none: the copies are listed all the same.
+        """
+        claim: Claim | None = None
+        with suppress(ExportDamaged):
+            claim = await read_claim(self.destination)
+        if claim is None and len({info.volume for info in listed}) == 1:
+            return list(listed)
+        whose = claim.volume if claim else ""
+        doubt = f"a restore takes those of the volume {whose}" if whose else _SEVERAL
+        return [
+            info if whose and info.volume == whose else replace(info, doubt=info.doubt or doubt)
+            for info in listed
+        ]
 
     async def find(self, *, at: datetime | None = None, volume: str = "") -> Copy:
         """Open the copy that a restore takes: the last one, or the last one until `at`.

@@ -123,7 +123,13 @@ async def test_two_volumes_without_a_claim_stop_an_empty_start(
     await first.mirrored()
     with pytest.raises(ExportFailed, match="another volume"):
         await second.mirrored()
+    volume = await first.operations.exports.volume_id()
+    listed = await Copies(second.bucket, UNSEALED).listed()
+    assert [info.volume for info in listed if not info.doubt] == [volume]
+    assert {info.doubt for info in listed} == {"", f"a restore takes those of the volume {volume}"}
     (place / mirror.CLAIM).unlink()
+    listed = await Copies(second.bucket, UNSEALED).listed()
+    assert all("a restore needs `--volume`" in info.doubt for info in listed)
     with pytest.raises(ExportFailed, match=r"the copies of 2 volumes") as refused:
         await start_on_an_empty_volume(tmp_path, place)
     assert "--volume" in refused.value.hint
