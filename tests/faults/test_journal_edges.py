@@ -232,3 +232,13 @@ def test_a_batch_that_cannot_be_written_or_taken_back_has_an_unknown_outcome(
 
     with pytest.raises(OutcomeUnknown):
         seline.data.save_json("a.json", value(2))
+
+
+def test_what_a_crash_of_a_replay_left_beside_the_journal_is_removed(tmp_path: Path) -> None:
+    opened(tmp_path / "data").close()
+    left = tmp_path / "data" / ".seline" / "journal-a.new"
+    left.write_bytes(b"a part of the journal")
+
+    opened(tmp_path / "data").close()
+
+    assert not left.exists()

@@ -45,6 +45,7 @@ def expect(operation: Operation, scratch: Path) -> Expected:
     prepare(operation, scratch)
     existing = frozenset[str]() if operation.first else frozenset(NAMES) - {NEW}
     before = {name: value(name, 2) if name in existing else None for name in NAMES}
+    before |= operation.saved
     act(operation, scratch)
     with opened(scratch) as seline:
         after = read_values(seline)

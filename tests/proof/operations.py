@@ -9,8 +9,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,14 +38,15 @@ def as_it_is(_directory: Path) -> None:
 class Operation:
     """One operation. `changes` are the documents that it changes, all or none of them.
 
-    `prepare` runs after the documents were saved and the volume was closed. `certain`: the outcome
-    is decided before the operation begins, so after any fault its final values are served. `first`:
-    there is no volume before.
+    `prepare` runs after the documents were saved and the volume was closed; `saved` are the values
+    that it saves. `certain`: the outcome is decided before the operation begins, so after any fault
+    its final values are served. `first`: there is no volume before.
     """
 
     name: str
     act: Callable[[Seline, Path], None]
     prepare: Callable[[Path], None] = as_it_is
+    saved: Mapping[str, Json] = field(default_factory=dict[str, Json])
     changes: frozenset[str] = frozenset()
     certain: bool = False
     first: bool = False
@@ -292,6 +293,7 @@ MORE = {
             name="change of a large document",
             act=change_large,
             prepare=_make_large,
+            saved={A: large(0)},
             changes=frozenset({A}),
         ),
         Operation(

@@ -27,7 +27,7 @@ from seline.storage.volume.commit.overlay import Overlay
 from seline.storage.volume.current import CurrentDocuments
 from seline.storage.volume.directory import VolumeDirectory
 from seline.storage.volume.journal.codec import JournalChange, ReadBatch, data_after
-from seline.storage.volume.journal.journal import JournalFile, damaged
+from seline.storage.volume.journal.journal import JOURNAL_NAMES, JournalFile, damaged
 from seline.storage.volume.os_errors import is_full, raising
 from seline.storage.volume.quarantine import set_aside
 
@@ -179,6 +179,7 @@ class JournalReplay:
                 file for file in journal_files if file.header.is_clean and file not in rotten
             ]
             self.written.clear()
+            self._remove_unfinished()
             for file in journal_files:
                 if not file.header.is_clean:
                     self._rewrite(file)
@@ -193,6 +194,8 @@ class JournalReplay:
                     self._set_aside(file, now)
                 elif not file.header.is_clean:
                     files.unlink(self.volume.seline, file.name)
+                else:
+                    continue
                 files.sync(self.volume.seline)
         self._report_lost([key.name for key, history in histories.items() if history.is_lost], now)
         return frozenset(histories)
@@ -214,14 +217,18 @@ class JournalReplay:
             else:
                 overlay.hold(key, content, history.at)
 
+    def _remove_unfinished(self) -> None:
+        """Remove what a crash of an earlier replay left beside the journal."""
+        for name in JOURNAL_NAMES:
+            files.unlink(self.volume.seline, _rewritten(name), missing_ok=True)
+
     def _rewrite(self, file: JournalFile) -> None:
         """Write a journal file once more and sync it, before anything is published from it.
 
         After a kill or a failed sync its last batch may be in the page cache only: a power cut
         would then leave a part of its documents published. Without space it is only synced.
         """
-        seline, name = self.volume.seline, f"{file.name}.new"
-        files.unlink(seline, name, missing_ok=True)
+        seline, name = self.volume.seline, _rewritten(file.name)
         try:
             data = file.bytes()  # with what is damaged in it
             with files.closing(files.stage(seline, name, data, None, time.time_ns())) as new:
@@ -389,6 +396,11 @@ class JournalReplay:
                     lost="the last change of these documents",
                 )
             )
+
+
+def _rewritten(name: str) -> str:
+    """Return the name under which a journal file is written once more."""
+    return f"{name}.new"
 
 
 def _revision(judged: Judged) -> Revision | None:
