@@ -42,7 +42,7 @@ from seline.outbound.sealing import sealer_of
 from seline.ports.futures import refuse_in_turn, run_without_loop
 from seline.ports.store import DocumentStore
 from seline.settings import Settings, UnusableBucket, load_settings
-from seline.storage.volume.journal.form import IN_USE
+from seline.storage.volume.journal.provision import IN_USE
 from seline.storage.volume.open import choose_commit_form, open_volume
 from seline.storage.volume.store import VolumeStore
 

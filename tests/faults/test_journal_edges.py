@@ -14,7 +14,7 @@ from seline.blocking import Seline, open_seline
 from seline.domain.json_codec import encode
 from seline.errors import OutcomeUnknown, VolumeFull
 from seline.storage.volume import files
-from seline.storage.volume.journal import form
+from seline.storage.volume.journal import checkpoint as checkpoints
 from seline.storage.volume.journal.codec import (
     BLOCK_BYTES,
     FIRST_BATCH_AT,
@@ -186,7 +186,7 @@ def test_damage_of_the_last_batch_before_a_switch_is_reported(
 ) -> None:
     """The batches of the later file show that it was whole once."""
     checkpoint = threading.Event()
-    monkeypatch.setattr(form, "sync_published", lambda *_: checkpoint.wait(20))
+    monkeypatch.setattr(checkpoints, "sync_published", lambda *_: checkpoint.wait(20))
     while not batches_in(tmp_path / "data", "journal-b"):
         seline.data.save_json("a.json", value(1))
         seline.data.save_json("a.json", value(2))

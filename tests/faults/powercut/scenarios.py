@@ -38,7 +38,7 @@ from seline.storage.volume import open as opening
 from seline.storage.volume.capabilities import Capabilities
 from seline.storage.volume.commit import exchange_form, staging, sync
 from seline.storage.volume.directory import VolumeDirectory
-from seline.storage.volume.journal import form
+from seline.storage.volume.journal import checkpoint as checkpoints
 from seline.storage.volume.journal.codec import batches
 from tests.copied import original
 from tests.faults.forms import (
@@ -375,10 +375,10 @@ def _as_a_whole(patch: pytest.MonkeyPatch) -> None:
     def checkpoint(volume: VolumeDirectory, capabilities: Capabilities, *args: Any) -> None:
         real_checkpoint(volume, replace(capabilities, own_mount=True), *args)
 
-    real, real_checkpoint = exchange_form.ExchangeCommitter._sync, form.sync_published
+    real, real_checkpoint = exchange_form.ExchangeCommitter._sync, checkpoints.sync_published
     patch.setattr(exchange_form, "SYNCFS_FILES_MIN", 1)
     patch.setattr(exchange_form.ExchangeCommitter, "_sync", sync)
-    patch.setattr(form, "sync_published", checkpoint)
+    patch.setattr(checkpoints, "sync_published", checkpoint)
 
 
 class _ShuttingDown:

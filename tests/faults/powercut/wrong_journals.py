@@ -13,7 +13,7 @@ from seline.domain.document import Content, DocumentKey, Revision
 from seline.domain.verdict import Judged
 from seline.storage.volume import files
 from seline.storage.volume.commit.overlay import Overlay
-from seline.storage.volume.journal import codec, form, journal, replaying
+from seline.storage.volume.journal import checkpoint, codec, form, journal, replaying
 from tests.faults.forms import FILES_LATER, JOURNAL
 from tests.faults.powercut.wrong_builds import (
     ALWAYS,
@@ -68,8 +68,8 @@ def _ignore_failed_checkpoints(patch: pytest.MonkeyPatch) -> None:
         with contextlib.suppress(OSError):
             real(*args)
 
-    real = form.sync_published
-    patch.setattr(form, "sync_published", sync)
+    real = checkpoint.sync_published
+    patch.setattr(checkpoint, "sync_published", sync)
 
 
 def _read_without_digests(patch: pytest.MonkeyPatch) -> None:
@@ -240,7 +240,7 @@ APPENDING: Final = {
 
 CHECKPOINTS: Final = {
     "a checkpoint syncs nothing": _at_once(
-        "form", f"{COMMITTER}._started", "sync_published", NOTHING, "save"
+        "checkpoint", "Checkpoint._end", "sync_published", NOTHING, "save"
     ),
     "a checkpoint syncs no file": replace(
         unsynced("checkpoint", "sync_published", "save"), form=JOURNAL

@@ -4,11 +4,16 @@ V3  A journal file is marked clean only after this returned without an error.
 """
 
 from collections.abc import Collection
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from seline.domain.document import DocumentKey, Revision
 from seline.storage.volume import files
 from seline.storage.volume.capabilities import Capabilities
 from seline.storage.volume.directory import VolumeDirectory
+from seline.storage.volume.journal.journal import JournalFile
+from seline.storage.volume.os_errors import DirectoryFailed
 
 
 class Touched(NamedTuple):
@@ -17,6 +22,84 @@ class Touched(NamedTuple):
     space: str
     name: str
     is_backup: bool = False
+
+
+@dataclass(slots=True)
+class Responsible:
+    """The documents that one journal file has, and the files to sync before it is clean."""
+
+    keys: dict[DocumentKey, Revision | None] = field(
+        default_factory=dict[DocumentKey, "Revision | None"]
+    )
+    touched: set[Touched] = field(default_factory=set[Touched])
+    since_s: float = 0.0
+
+
+class Checkpoint:
+    """Syncs what an ended journal file has, on another thread; then the file is clean.
+
+    `ending` is what that file has, until the checkpoint succeeds.
+    """
+
+    def __init__(self, volume: VolumeDirectory, capabilities: Capabilities) -> None:
+        """Begin without one in progress."""
+        self.ending = Responsible()
+        self._volume = volume
+        self._capabilities = capabilities
+        self._running: Future[None] | None = None
+        self._pool: ThreadPoolExecutor | None = None
+
+    @property
+    def is_running(self) -> bool:
+        """Whether a checkpoint was begun whose result was not looked at."""
+        return self._running is not None
+
+    def start(self, file: JournalFile, ending: Responsible) -> None:
+        """Begin a checkpoint; at the interpreter's exit, when no thread starts, do it here."""
+        self.ending, touched = ending, set(ending.touched)
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(1, thread_name_prefix="seline-checkpoint")
+        try:
+            self._running = self._pool.submit(self._end, file, touched)
+        except RuntimeError:
+            done = self._running = Future[None]()
+            try:
+                self._end(file, touched)
+                done.set_result(None)
+            except OSError as error:
+                done.set_exception(error)
+
+    def check(self) -> None:
+        """Raise DirectoryFailed if the checkpoint in progress has failed."""
+        if self._running is not None and self._running.done():
+            self.wait(check=True)
+
+    def wait(self, *, check: bool = False) -> None:
+        """Wait for the checkpoint in progress; `check`: raise DirectoryFailed if it failed."""
+        running, self._running = self._running, None
+        if running is None:
+            return
+        error = running.exception()
+        if error is None:
+            self.ending = Responsible()
+        elif check and isinstance(error, OSError):
+            raise DirectoryFailed(error, "Syncing the documents") from error
+        elif check:
+            raise error
+
+    def close(self) -> None:
+        """Wait for the checkpoint in progress, and end its thread."""
+        self.wait()
+        if self._pool is not None:
+            self._pool.shutdown()
+
+    def _end(self, file: JournalFile, touched: Collection[Touched]) -> None:
+        sync_published(self._volume, self._capabilities, touched)
+        try:
+            file.mark_clean()
+        except OSError:  # everything is durable; a file whose sync failed is not used again
+            files.unlink(self._volume.seline, file.name)
+            raise
 
 
 def sync_published(

@@ -4,8 +4,7 @@ V2  The journal has the content before each change, until it is durable as a bac
 V3  The sync of the journal is the commit point. Readers are answered from the overlay until the
     document's file is written.
 V5  The changes of a batch are one record: after a crash all of them are replayed, or none.
-V7  What the journal has cannot be refused any more. If a file cannot be written, its content is
-    served from the overlay, an incident names it, and it is tried again.
+V7  What the journal has cannot be refused any more: a file that cannot be written is tried again.
 
     commit      append to the journal, hold in the overlay, answer
     publish     at most `publish_within_s` later: write the files, without a sync; the backups of a
@@ -18,18 +17,15 @@ before, and that content itself once in each file. Every other change (a recover
 a purge) is committed by the first form, after the journal has given up the documents concerned: at
 each moment one of the two is responsible for a document.
 
-`journal` has the two files, `codec` their format, `publishing` writes the documents, and
-`replaying` follows a crash. Only the writer's thread comes here.
+`journal` has the two files, `codec` their format, `pending` the documents that are not published
+yet; `publishing` writes them, `checkpoint` syncs them, `provision` makes the files, and `replaying`
+follows a crash. Only the writer's thread comes here.
 """
 
-import logging
 import math
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
@@ -50,17 +46,17 @@ from seline.storage.volume.commit.overlay import Overlay
 from seline.storage.volume.commit.staging import Published
 from seline.storage.volume.current import CurrentDocuments
 from seline.storage.volume.directory import VolumeDirectory
-from seline.storage.volume.journal.checkpoint import Touched, sync_published
-from seline.storage.volume.journal.codec import Batch, JournalChange, change_of, size_of
-from seline.storage.volume.journal.journal import (
-    JOURNAL_NAMES,
-    Journal,
-    JournalFile,
-    allocate_journal_files,
-    open_journal_files,
-    opened_journal_files,
+from seline.storage.volume.journal.checkpoint import (
+    Checkpoint,
+    Responsible,
+    Touched,
+    sync_published,
 )
-from seline.storage.volume.journal.publishing import Earlier, Publisher, Unpublished
+from seline.storage.volume.journal.codec import Batch, JournalChange, change_of, size_of
+from seline.storage.volume.journal.journal import Journal, opened_journal_files
+from seline.storage.volume.journal.pending import RETRY_S, PendingDocuments, carried
+from seline.storage.volume.journal.provision import JournalProvision
+from seline.storage.volume.journal.publishing import Publisher, Unpublished
 from seline.storage.volume.journal.replaying import JournalReplay
 from seline.storage.volume.os_errors import (
     CommitFailed,
@@ -68,37 +64,12 @@ from seline.storage.volume.os_errors import (
     InDoubt,
     LookAgain,
     StagingFailed,
-    describe,
-    is_full,
     raising,
 )
 
 CHECKPOINT_AFTER_S: Final = 30.0
-RETRY_S: Final = 1.0
-BACKUPS_WITHIN_S: Final = 1.0
-PUBLISH_FOR_S: Final = 0.005
-"""After this time the batches that wait have a turn, and the other documents are published then."""
-EARLIER_BYTES_MAX: Final = 8 << 20
-"""The contents of one document that wait in memory for their backups."""
-SHARE_OF_THE_VOLUME: Final = 16
-SMALL: Final = "the volume is too small for a journal"
-CHOSEN: Final = "no journal, as `seline migrate` chose"
-IN_USE: Final = "a journal"
 CARRIED_BATCHES_MAX: Final = 2
 """Of the four that a file has room for: one more must always fit beside them."""
-
-_log = logging.getLogger("seline.storage")
-
-
-@dataclass(slots=True)
-class _Responsible:
-    """The documents that one journal file has, and the files to sync before it is clean."""
-
-    keys: dict[DocumentKey, Revision | None] = field(
-        default_factory=dict[DocumentKey, "Revision | None"]
-    )
-    touched: set[Touched] = field(default_factory=set[Touched])
-    since_s: float = 0.0
 
 
 class JournalCommitter:
@@ -131,26 +102,20 @@ class JournalCommitter:
         self._capabilities = capabilities
         self._current_documents = current_documents
         self._clock = clock
-        self._journal_bytes = journal_bytes
-        self._limit_bytes = limit_bytes
-        self._publish_within_s = publish_within_s
-        self._disk_error = disk_error
-        self._release_reserve = release_reserve
-        self._rotate = rotate
         self._publisher = Publisher(
             current_documents, first.staging, first.preserver, first.syncer, before_replacing
         )
+        self._pending = PendingDocuments(
+            publisher=self._publisher, overlay=first.overlay, clock=clock,
+            within_s=publish_within_s, disk_error=disk_error, release_reserve=release_reserve,
+            rotate=rotate, on_published=self._note_published,
+        )  # fmt: skip
         self._replay = JournalReplay(volume, current_documents, report, capabilities, make_room)
+        self._provision = JournalProvision(volume, journal_bytes, limit_bytes)
+        self._checkpoint = Checkpoint(volume, capabilities)
+        self._active = Responsible()
         self._journal: Journal | None = None
-        self._why_without = ""
-        self._unpublished: dict[DocumentKey, Unpublished] = {}
-        self._failing: set[DocumentKey] = set()
         self._unreplayed: Sequence[DocumentKey] = ()
-        self._due_at_s = math.inf
-        self._active = _Responsible()
-        self._ending = _Responsible()
-        self._checkpoint: Future[None] | None = None
-        self._pool: ThreadPoolExecutor | None = None
 
     # the interface
 
@@ -160,31 +125,22 @@ class JournalCommitter:
 
     @property
     def form(self) -> Capability:
-        if self._journal is None:
-            detail = self._why_without or "each change is synced in its files"
-            is_as_wanted = not self._why_without
-            return Capability(name="commit", present=is_as_wanted, detail=detail, harmless=True)
-        return Capability(name="commit", present=True, detail=IN_USE)
+        return self._provision.capability(self._journal)
 
     @property
     def is_behind(self) -> bool:
-        return bool(self._unpublished)
+        return bool(self._pending.keys)
 
     @property
     def unpublished(self) -> Sequence[DocumentKey]:
-        return (*self._unreplayed, *self._failing)
+        return (*self._unreplayed, *self._pending.failing)
 
     def found(self, key: DocumentKey) -> Found | None:
-        waiting = self._waiting(key)
+        waiting = self._pending.waiting(key)
         return None if waiting is None else waiting.as_found()
 
-    def _waiting(self, key: DocumentKey) -> Unpublished | None:
-        """Return the document if its file is not written yet."""
-        document = self._unpublished.get(key)
-        return None if document is None or document.is_current else document
-
     def commit(self, plan: Plan, *, now: datetime) -> Committed:
-        self._check_checkpoint()
+        self._checkpoint.check()
         journal = self._journal
         if journal is None or not all(map(self._is_plain, plan.publishes)):
             self._give_up(plan, now)
@@ -204,8 +160,9 @@ class JournalCommitter:
             raise LookAgain
         journal.append(self._batch(changes))
         for publish in plan.publishes:
-            self._note(publish, backups.get(publish.key), now, at_ns)
-        if not self._publish_within_s:
+            self._pending.add(publish, backups.get(publish.key), now, at_ns)
+            self._active.keys[publish.key] = _revision(publish.content)
+        if not self._pending.within_s:
             try:
                 self.settle(now)
             except CommitFailed as error:
@@ -216,16 +173,16 @@ class JournalCommitter:
         self.first.add_backups(added)
 
     def make_durable(self, found: Sequence[Found]) -> None:
-        self.first.make_durable([item for item in found if self._waiting(item.key) is None])
+        self.first.make_durable([item for item in found if self._pending.waiting(item.key) is None])
 
     def recover(self, now: datetime, *, again: bool = False) -> frozenset[DocumentKey]:
-        self._end_checkpoint()
+        self._checkpoint.wait()
         self._forget()
         with opened_journal_files(self._volume) as opened:
             completed = self._replay.run(opened, now)
             completed |= self.first.recover(now, again=again)
         self._unreplayed = ()
-        self._journal = self._begin()
+        self._journal = self._provision.begin()
         return completed
 
     def hold_unfinished(self) -> None:
@@ -247,18 +204,15 @@ class JournalCommitter:
         return self.first.leftovers()
 
     def settle(self, now: datetime) -> None:
-        """Publish every document; one that cannot be published stays in the overlay."""
-        for document in list(self._unpublished.values()):
-            self._publish(document, now, backups=True)
-        self._plan_next()
+        self._pending.publish_all(now)
 
     def tend(self, now: datetime) -> float | None:
-        self._check_checkpoint()
+        self._checkpoint.check()
         now_s, journal = self._clock.monotonic(), self._journal
-        if self._due_at_s <= now_s:
-            self._publish_due(now_s, now)
-        wait_s = max(0.0, self._due_at_s - now_s)
-        if self._checkpoint is not None:
+        if self._pending.due_at_s <= now_s:
+            self._pending.publish_due(now_s, now)
+        wait_s = max(0.0, self._pending.due_at_s - now_s)
+        if self._checkpoint.is_running:
             wait_s = min(wait_s, RETRY_S)
         if journal is not None and not journal.active.header.is_clean:
             left_s = self._active.since_s + CHECKPOINT_AFTER_S - now_s
@@ -272,9 +226,7 @@ class JournalCommitter:
     def close(self) -> None:
         with suppress(OSError, StorageError, CommitFailed, LookAgain):
             self._drain(self._clock.now())
-        self._end_checkpoint()
-        if self._pool is not None:
-            self._pool.shutdown()
+        self._checkpoint.close()
         self._forget()
         self.first.close()
 
@@ -290,7 +242,7 @@ class JournalCommitter:
     def _refuse_stale(self, publishes: Sequence[Publish]) -> None:
         """Raise LookAgain for a document that was published after it was found."""
         for publish in publishes:
-            is_stale = publish.found.token is None and self._waiting(publish.key) is None
+            is_stale = publish.found.token is None and self._pending.waiting(publish.key) is None
             if is_stale and publish.found.judged.verdict is Verdict.SOUND:
                 raise LookAgain
 
@@ -299,7 +251,7 @@ class JournalCommitter:
 
         Returns False if a file cannot be synced: the first form copies it. Raises DirectoryFailed.
         """
-        found = [item.found for item in publishes if self._waiting(item.key) is None]
+        found = [item.found for item in publishes if self._pending.waiting(item.key) is None]
         try:
             for item in found:
                 self.first.syncer.make_file_durable(item)
@@ -320,8 +272,7 @@ class JournalCommitter:
             key, before = publish.key, publish.found.content
             if before is not None and publish.backup:
                 index = self._current_documents.backup_index(key.space)
-                unpublished = self._unpublished.get(key)
-                after = [last.backup for last in unpublished.earlier[-1:]] if unpublished else []
+                after = self._pending.last_backup(key)
                 backups[key] = index.next_backup(key.name, before, now, after)
         return backups
 
@@ -356,84 +307,15 @@ class JournalCommitter:
             self._active.since_s = self._clock.monotonic()
         return Batch(changes=tuple(changes), dropped=dropped)
 
-    def _note(self, publish: Publish, backup: Backup | None, now: datetime, at_ns: int) -> None:
-        """Hold a durable change in the overlay, until it is published."""
-        key, before, now_s = publish.key, publish.found.content, self._clock.monotonic()
-        document = self._unpublished.get(key)
-        if document is None:
-            document = self._unpublished[key] = Unpublished(
-                found=publish.found, content=publish.content, at=now, at_ns=at_ns,
-                since_s=now_s, backups_since_s=now_s,
-            )  # fmt: skip
-        elif document.is_current:
-            document.found, document.since_s, document.is_current = publish.found, now_s, False
-        document.content, document.at, document.at_ns = publish.content, now, at_ns
-        document.retain = publish.retain or document.retain
-        if backup is not None and before is not None:
-            document.earlier.append(Earlier(backup, before))
-            if document.earlier_bytes > EARLIER_BYTES_MAX:
-                self._publisher.prune(document)
-                if document.earlier_bytes > EARLIER_BYTES_MAX:
-                    document.since_s = document.backups_since_s = -math.inf
-        self._active.keys[key] = _revision(publish.content)
-        self._due_at_s = min(self._due_at_s, self._due_of(document))
-        self.overlay.hold(key, publish.content, now)
-
     # publishing
 
-    def _due_of(self, document: Unpublished) -> float:
-        """Return the monotonic time at which something of a document is to be written."""
-        if document.failed_at_s is not None:
-            return document.failed_at_s + RETRY_S
-        if document.is_current:
-            return document.backups_since_s + BACKUPS_WITHIN_S
-        return document.since_s + self._publish_within_s
-
-    def _publish_due(self, now_s: float, now: datetime) -> None:
-        """Publish what is due, for PUBLISH_FOR_S at most: the next call goes on."""
-        for document in list(self._unpublished.values()):
-            if self._due_of(document) <= now_s:
-                is_late = document.backups_since_s + BACKUPS_WITHIN_S <= now_s
-                self._publish(document, now, backups=is_late or document.can_be_linked)
-                if self._clock.monotonic() > now_s + PUBLISH_FOR_S:
-                    break
-        self._plan_next()
-
-    def _plan_next(self) -> None:
-        self._due_at_s = min(map(self._due_of, self._unpublished.values()), default=math.inf)
-
-    def _publish(self, document: Unpublished, now: datetime, *, backups: bool) -> None:
-        """Write a document's file, and its `backups`; what fails is tried again later."""
-        self.first.staging.retry_removals()
-        self.first.preserver.retry(now)
-        key = document.key
-        with self._current_documents.writing():
-            try:
-                published = self._published(document, now, backups=backups)
-            except (OSError, StorageError) as error:
-                if document.failed_at_s is None:
-                    self._disk_error(error, f"Publishing {key.name}", [key])
-                document.failed_at_s = self._clock.monotonic()
-                document.error = error if isinstance(error, OSError) else OSError(error.message)
-                self._failing.add(key)
-                return
-            self._note_published(document, published, backups=backups)
-
     def _note_published(
-        self, document: Unpublished, published: Published, *, backups: bool
+        self, key: DocumentKey, document: Unpublished, published: Published
     ) -> None:
-        key, made = document.key, published.backups
+        made = published.backups
         self._active.touched.add(Touched(*key))
         self._active.touched |= {Touched(key.space, backup.name, is_backup=True) for backup in made}
         self._note_edit(document, published)
-        self.overlay.release(key)
-        self._failing.discard(key)
-        document.failed_at_s = None
-        if backups or not document.earlier:
-            del self._unpublished[key]
-            self._rotate(document, made)
-        else:
-            document.is_current = True
 
     def _note_edit(self, document: Unpublished, published: Published) -> None:
         """Note a hand edit that was displaced as a version before the content that displaced it.
@@ -469,15 +351,6 @@ class JournalCommitter:
         except StagingFailed as error:
             raise DirectoryFailed(error.error, error.doing) from error
 
-    def _published(self, document: Unpublished, now: datetime, *, backups: bool) -> Published:
-        """Publish a document; a full volume gives up its reserve."""
-        try:
-            return self._publisher.publish(document, now, backups=backups)
-        except (OSError, StorageError) as error:
-            if not (is_full(error) and self._release_reserve()):
-                raise
-            return self._publisher.publish(document, now, backups=backups)
-
     # checkpoints
 
     def _switch(self, now: datetime) -> None:
@@ -488,67 +361,25 @@ class JournalCommitter:
         """
         assert self._journal is not None
         self.settle(now)
-        self._end_checkpoint(check=True)
-        ended, failing = self._journal.active, list(self._unpublished.values())
-        carried = [_carried(document) for document in failing]
-        if sum(map(size_of, carried)) > CARRIED_BATCHES_MAX * self._journal.batch_bytes_max:
-            raise _stuck(failing)
-        self._ending, self._active = self._active, _Responsible()
+        self._checkpoint.wait(check=True)
+        file, failing = self._journal.active, self._pending.documents
+        changes_of = [carried(document) for document in failing]
+        if sum(map(size_of, changes_of)) > CARRIED_BATCHES_MAX * self._journal.batch_bytes_max:
+            raise self._pending.stuck(self._pending.keys)
+        ending, self._active = self._active, Responsible()
         self._journal.switch()
-        for document, changes in zip(failing, carried, strict=True):
+        for document, changes in zip(failing, changes_of, strict=True):
             self._append_again(changes)
             self._active.keys[document.key] = _revision(document.content)
-        self._checkpoint = self._started(ended, set(self._ending.touched))
-
-    def _started(self, file: JournalFile, touched: set[Touched]) -> Future[None]:
-        """Begin a checkpoint; at the interpreter's exit, when no thread starts, do it here."""
-
-        def end() -> None:
-            sync_published(self._volume, self._capabilities, touched)
-            try:
-                file.mark_clean()
-            except OSError:  # everything is durable; a file whose sync failed is not used again
-                files.unlink(self._volume.seline, file.name)
-                raise
-
-        if self._pool is None:
-            self._pool = ThreadPoolExecutor(1, thread_name_prefix="seline-checkpoint")
-        try:
-            return self._pool.submit(end)
-        except RuntimeError:
-            done = Future[None]()
-            try:
-                end()
-                done.set_result(None)
-            except OSError as error:
-                done.set_exception(error)
-            return done
-
-    def _check_checkpoint(self) -> None:
-        """Raise DirectoryFailed if the checkpoint in progress has failed."""
-        if self._checkpoint is not None and self._checkpoint.done():
-            self._end_checkpoint(check=True)
-
-    def _end_checkpoint(self, *, check: bool = False) -> None:
-        """Wait for the checkpoint in progress; `check`: raise DirectoryFailed if it failed."""
-        checkpoint, self._checkpoint = self._checkpoint, None
-        if checkpoint is None:
-            return
-        error = checkpoint.exception()
-        if error is None:
-            self._ending = _Responsible()
-        elif check and isinstance(error, OSError):
-            raise DirectoryFailed(error, "Syncing the documents") from error
-        elif check:
-            raise error
+        self._checkpoint.start(file, ending)
 
     def _drain(self, now: datetime) -> None:
         """Make everything durable in its files. Raises StagingFailed or DirectoryFailed."""
         self.settle(now)
-        self._end_checkpoint(check=True)
+        self._checkpoint.wait(check=True)
         if self._journal is not None and not self._journal.active.header.is_clean:
             self._switch(now)
-            self._end_checkpoint(check=True)
+            self._checkpoint.wait(check=True)
 
     def _give_up(self, plan: Plan, now: datetime) -> None:
         """Leave the documents of a plan to the first form.
@@ -557,11 +388,11 @@ class JournalCommitter:
         """
         keys = {publish.key for publish in plan.publishes}
         is_purge = any(publish.purge for publish in plan.publishes)
-        was_unpublished = not keys.isdisjoint(self._unpublished)
-        if is_purge or keys & (self._active.keys.keys() | self._ending.keys.keys()):
+        was_unpublished = not keys.isdisjoint(self._pending.keys)
+        if is_purge or keys & (self._active.keys.keys() | self._checkpoint.ending.keys.keys()):
             self._drain(now)
-        if stuck := keys & self._unpublished.keys():
-            raise _stuck([self._unpublished[key] for key in sorted(stuck)])
+        if stuck := keys.intersection(self._pending.keys):
+            raise self._pending.stuck(stuck)
         if was_unpublished:
             raise LookAgain
         if is_purge and self._journal is not None:
@@ -569,74 +400,12 @@ class JournalCommitter:
                 for file in self._journal.files:
                     file.erase()
 
-    # the files of the journal
-
-    def _begin(self) -> Journal | None:
-        """Return the journal with its files, None if it is not wanted or not possible."""
-        if not self._journal_bytes or self._is_unwanted() or self._is_small():
-            self._remove()
-            return None
-        try:
-            journal = Journal(allocate_journal_files(self._volume, self._journal_bytes))
-            self._volume.note_journal(is_used=True)
-        except OSError as error:
-            _log.warning("there is no journal: %s", describe(error))
-            self._why_without = f"there is no journal: {describe(error)}"
-            return None
-        return journal
-
-    def _is_unwanted(self) -> bool:
-        self._why_without = CHOSEN if self._volume.keeps_first_form else ""
-        return bool(self._why_without)
-
-    def _is_small(self) -> bool:
-        """Whether the journal would take more than a sixteenth of the volume."""
-        status = os.fstatvfs(self._volume.top)
-        capacity = status.f_blocks * status.f_frsize
-        size_bytes = min(capacity, self._limit_bytes) if self._limit_bytes else capacity
-        is_small = size_bytes < SHARE_OF_THE_VOLUME * len(JOURNAL_NAMES) * self._journal_bytes
-        self._why_without = SMALL if self._journal_bytes and is_small else ""
-        return is_small
-
-    def _remove(self) -> None:
-        """Remove the journal's files, which are clean, so that an older Seline may open it."""
-        with raising(self._volume.named, "Removing the journal"):
-            for file in open_journal_files(self._volume):
-                files.close(file.descriptor)
-                files.unlink(self._volume.seline, file.name)
-            self._volume.note_journal(is_used=False)
-
     def _forget(self) -> None:
-        self._unpublished.clear()
-        self._failing.clear()
-        self._due_at_s = math.inf
-        self._active, self._ending = _Responsible(), _Responsible()
+        self._pending.clear()
+        self._active, self._checkpoint.ending = Responsible(), Responsible()
         journal, self._journal = self._journal, None
         if journal is not None:
             journal.close()
-
-
-def _carried(document: Unpublished) -> list[JournalChange]:
-    """Return the changes of a document that could not be published, for the next file."""
-    steps: list[tuple[Content | None, str]] = [(document.found.content, "")]
-    for backup, content in document.earlier:
-        if content is document.found.content:
-            steps[0] = content, backup.name
-        else:
-            steps.append((content, backup.name))
-    afters = [content for content, _ in steps[1:]] + [document.content]
-    return [
-        change_of(
-            document.key, before, after, document.at_ns, with_image=number == 0, backup=backup
-        )
-        for number, ((before, backup), after) in enumerate(zip(steps, afters, strict=True))
-    ]
-
-
-def _stuck(failing: Sequence[Unpublished]) -> StagingFailed:
-    """Return the error for changes that wait for documents whose files cannot be written."""
-    error = failing[0].error or OSError("what was saved before is not in its file yet")
-    return StagingFailed(error, f"Publishing {failing[0].key.name}")
 
 
 def _revision(content: Content | None) -> Revision | None:

@@ -123,6 +123,11 @@ class Publisher:
             _close(staged)
         return self._finish(published, document.key, now)
 
+    def retry(self, now: datetime) -> None:
+        """Try again what could not be removed, or kept, when documents were published before."""
+        self.staging.retry_removals()
+        self.preserver.retry(now)
+
     def prune(self, document: Unpublished) -> None:
         """Forget the earlier contents that retention does not keep."""
         if document.retain is None or len(document.earlier) < 2:
