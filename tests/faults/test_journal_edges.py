@@ -138,6 +138,34 @@ def test_a_purge_keeps_what_the_journal_has_of_other_documents(
         assert again.data.load_json("stuck.json") == value(1)
 
 
+def test_a_file_whose_backup_failed_once_is_written_the_next_time(
+    seline: Seline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was linked and copied before the failure is removed: else its names are in the way."""
+
+    def stage(*args: Any) -> int:
+        calls.append(args)
+        if len(calls) == 3:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real(*args)
+
+    calls: list[Any] = []
+    real = files.stage
+    seline.data.save_json("a.json", value(0))
+    seline.data.documents()
+    for number in (1, 2, 3):
+        seline.data.save_json("a.json", value(number))
+    monkeypatch.setattr(files, "stage", stage)
+    seline.data.documents()
+    assert (tmp_path / "data" / "a.json").read_bytes() == encode(value(0))
+
+    seline.data.documents()
+
+    assert (tmp_path / "data" / "a.json").read_bytes() == encode(value(3))
+    assert list((tmp_path / "data" / ".seline" / "staging").iterdir()) == []
+    assert len(list((tmp_path / "data" / "backups").iterdir())) == 3
+
+
 def test_the_journal_does_not_grow_while_files_cannot_be_written(
     seline: Seline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

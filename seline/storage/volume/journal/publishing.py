@@ -8,7 +8,7 @@ later than its file, so that few of them are written in vain. A hand edit that t
 displaces is kept as a backup.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple
@@ -106,7 +106,10 @@ class Publisher:
             kept = self._kept(document) if backups else []
             if not document.is_current:
                 staged = self.staging.stage(staged.publish, document.at_ns)
-            staged = self._keep(staged, kept)
+            for backup, content in kept:
+                staged = self._keep(staged, backup, content)
+            while staged.copies:
+                staged = self._shelve(staged)
             if document.is_current:
                 published = Published(staged=staged)
             else:
@@ -157,19 +160,18 @@ class Publisher:
             kept.append(Earlier(backup, earlier.content))
         return kept
 
-    def _keep(self, staged: Staged, kept: Sequence[Earlier]) -> Staged:
-        """Link the file that is replaced, and write the others."""
-        for backup, content in kept:
-            linked = None
-            if content is staged.found.content and self.staging.capabilities.links:
-                linked = self.preserver.link_as(staged, backup)
-            staged = linked or self.staging.copy(staged, content, backup)
-        while staged.copies:
-            try:
-                staged = self.staging.shelve(staged)
-            except LookAgain as error:
-                raise FileExistsError(f"{staged.copies[0][1].name} exists") from error
-        return staged
+    def _keep(self, staged: Staged, backup: Backup, content: Content) -> Staged:
+        """Link the file that is replaced, or write another content."""
+        linked = None
+        if content is staged.found.content and self.staging.capabilities.links:
+            linked = self.preserver.link_as(staged, backup)
+        return linked or self.staging.copy(staged, content, backup)
+
+    def _shelve(self, staged: Staged) -> Staged:
+        try:
+            return self.staging.shelve(staged)
+        except LookAgain as error:
+            raise FileExistsError(f"{staged.copies[0][1].name} exists") from error
 
     def _remember(self, staged: Staged, document: Unpublished) -> None:
         key, inspector = document.key, self.current_documents.inspector
