@@ -22,7 +22,7 @@ from seline.library import Seline
 from seline.server import Serving, serving
 from tests.clocks import FakeClock
 from tests.command_line import SETTLES_SOON
-from tests.faults.forms import FORMS
+from tests.faults.forms import EACH, FORMS
 from tests.http_client import settings_for
 from tests.installing import installing
 
@@ -87,7 +87,7 @@ def clock() -> FakeClock:
     return FakeClock()
 
 
-@pytest.fixture(params=FORMS)
+@pytest.fixture(params=EACH)
 def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Have every store of the test use one form of the commit; return its name."""
     FORMS[request.param](monkeypatch)

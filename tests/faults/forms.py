@@ -1,7 +1,8 @@
 """The forms of the commit; the fault suites run over each of them.
 
 The fixture `form` has every store of a test use one. A module whose tests look at the files asks
-for those that write them at once: `pytestmark = each_form_at_once`.
+for those that write them at once: `pytestmark = each_form_at_once`. The short tests run over some
+of the forms, and `make prove` over all.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,9 +18,13 @@ JOURNAL: Final = "by a journal"
 FILES_LATER: Final = "by a journal, files later"
 AT_ONCE: Final = (FIRST, JOURNAL)
 """The forms that write a file before a change is answered."""
+EACH: Final = (FIRST, pytest.param(JOURNAL, marks=pytest.mark.prove), FILES_LATER)
+"""All forms; the short tests leave out the one between the two others."""
 each_form_at_once: Final = [
     pytest.mark.usefixtures("form"),
-    pytest.mark.parametrize("form", AT_ONCE, indirect=True),
+    pytest.mark.parametrize(
+        "form", [pytest.param(FIRST, marks=pytest.mark.prove), JOURNAL], indirect=True
+    ),
 ]
 
 
