@@ -29,7 +29,7 @@ from seline.alerts.signals import (
     usage_signals,
 )
 from seline.domain.alerts.lifecycle import Alert, AlertType, Signal
-from seline.domain.job import JobRecord, JobStatus, Run, RunOutcome
+from seline.domain.job import JobStatus, Run, RunOutcome
 from seline.domain.report import VerifyReport
 from seline.errors import ExportFailed, SelineError, VolumeBusy, VolumeFailed
 from seline.operations import Operations
@@ -46,6 +46,8 @@ COPY_WAIT_S: Final = 30.0
 """How long a start may wait for the copy of an empty volume before that is an alert."""
 ACCEPT: Final = "`seline destinations accept "
 """What the next step of a failure names that no other run of the job ends."""
+NO_RESULT: Final = frozenset({RunOutcome.STOPPED, RunOutcome.SKIPPED})
+"""The runs that show neither that a job works nor that it fails; a late one is `job_overdue`."""
 STOPS_HEARTBEAT: Final = frozenset(
     {AlertType.UNRECOVERABLE_DOCUMENT, AlertType.WRITES_REFUSED, AlertType.WRONG_MOUNT}
 )
@@ -99,9 +101,9 @@ class AlertProcess:
             if not job.enabled:
                 self._signals += job_over_signals(job.name)
 
-    async def report_run(self, run: Run, record: JobRecord) -> None:
+    async def report_run(self, run: Run) -> None:
         """Evaluate after a job's run. Raises nothing."""
-        self._signals += self._run_signals(run, record)
+        self._signals += self._run_signals(run)
         await self._evaluate()
         if run.job == "integrity" and run.outcome is RunOutcome.OK:
             self._beat()
@@ -214,11 +216,9 @@ class AlertProcess:
         self._over_check_s = self._store.clock.monotonic() + OVER_CHECK_EVERY_S
         return await self._store.reading(lambda: over_signals(store, alerts))
 
-    def _run_signals(self, run: Run, record: JobRecord) -> Sequence[Signal]:
-        if run.outcome is RunOutcome.STOPPED:
+    def _run_signals(self, run: Run) -> Sequence[Signal]:
+        if run.outcome in NO_RESULT:
             return ()
-        if run.outcome is RunOutcome.SKIPPED:
-            return overdue_signals(run.job, record.last_success)
         succeeded, measured = run.outcome is RunOutcome.OK, self._operations.usage.measured
         fix = "" if succeeded else self._choice_after(run.job)
         signals = run_signals(run.job, succeeded=succeeded, detail=run.detail, fix=fix)

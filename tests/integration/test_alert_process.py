@@ -17,6 +17,7 @@ from aiohttp import web
 
 from seline.alerts import process, queue
 from seline.alerts.process import AlertProcess
+from seline.domain.job import Run, RunOutcome
 from seline.domain.usage import LEVELS, UsageLevel
 from seline.errors import UnsupportedFormat, VolumeFull
 from seline.operations import Operations, usage
@@ -560,6 +561,23 @@ async def test_an_overdue_job_is_alerted_until_it_succeeds(
         [over] = await until(lambda: received(receiver, "job_overdue", state="resolved"))
 
     assert (alert["details"]["job"], over["id"]) == ("rotation", alert["id"])
+
+
+async def test_a_skipped_run_opens_no_alert_and_ends_none(
+    receiver: Receiver, tmp_path: Path
+) -> None:
+    """On a new server the first copy takes longer than the time to the next run of its job."""
+    async with running(tmp_path, receiver) as place:
+        alerts = place.server.alerts
+        now = place.server.operations.store.clock.now()
+        alerts.report_overdue("rotation", None)
+        for job in ("rotation", "mirror"):
+            run = Run(id=job, job=job, started_at=now, ended_at=now, outcome=RunOutcome.SKIPPED)
+            await alerts.report_run(run)
+        await until(lambda: received(receiver, "job_overdue"))
+        found = [alert for alert in await place.alerts() if alert["type"] == "job_overdue"]
+
+    assert [(alert["details"]["job"], alert["state"]) for alert in found] == [("rotation", "open")]
 
 
 async def test_the_alert_of_an_export_in_doubt_ends_once_it_is_accepted(

@@ -9,7 +9,7 @@ import pytest
 
 from seline import open_seline
 from seline.clock import Clock
-from seline.domain.job import JobRecord, Run, RunOutcome
+from seline.domain.job import Run, RunOutcome
 from seline.errors import JobNotFound, StoreClosed, VolumeFull
 from seline.library import Seline
 from seline.settings import DEFAULT_JOBS, Job
@@ -45,7 +45,7 @@ def make_worker(
     work: Callable[[], Awaitable[str]] | None = None,
     *,
     settings: Mapping[str, Job] = SELDOM,
-    on_end: Callable[[Run, JobRecord], Awaitable[None]] | None = None,
+    on_end: Callable[[Run], Awaitable[None]] | None = None,
 ) -> Worker:
     table = usage_job(work) if work else JOBS
     more = {"on_run_ended": on_end} if on_end else {}
@@ -110,7 +110,10 @@ async def test_two_requests_during_one_run_start_one_run(seline: Seline) -> None
     await worker.stop()
 
 
-async def test_a_scheduled_run_during_another_run_is_recorded_as_skipped(seline: Seline) -> None:
+async def test_a_scheduled_run_during_another_run_is_recorded_as_skipped(
+    seline: Seline, caplog: pytest.LogCaptureFixture
+) -> None:
+    """That is no warning: a job that is late is an alert."""
     release = asyncio.Event()
 
     async def work() -> str:
@@ -123,6 +126,7 @@ async def test_a_scheduled_run_during_another_run_is_recorded_as_skipped(seline:
     assert (await wait_for_run(worker, "usage")).outcome is RunOutcome.SKIPPED
     release.set()
     await worker.stop()
+    assert caplog.records == []
 
 
 async def test_a_failed_run_is_recorded_and_the_job_runs_again(seline: Seline) -> None:
@@ -135,7 +139,7 @@ async def test_a_failed_run_is_recorded_and_the_job_runs_again(seline: Seline) -
 
     outcomes: list[RunOutcome | None] = []
 
-    async def record_outcome(run: Run, _record: JobRecord) -> None:
+    async def record_outcome(run: Run) -> None:
         outcomes.append(run.outcome)
 
     worker = make_worker(seline, work, on_end=record_outcome)
@@ -411,7 +415,7 @@ async def test_a_job_with_nothing_to_do_is_not_overdue_after_a_restart(
     async def work() -> str:
         return ""
 
-    async def record_outcome(run: Run, _record: JobRecord) -> None:
+    async def record_outcome(run: Run) -> None:
         ended.append(run.outcome)
 
     for starts, days in enumerate((0, 30), 1):
@@ -441,7 +445,7 @@ async def test_a_run_with_nothing_to_do_ends_a_failure(seline: Seline) -> None:
             raise VolumeFull("no room")
         return ""
 
-    async def record_outcome(run: Run, _record: JobRecord) -> None:
+    async def record_outcome(run: Run) -> None:
         outcomes.append(run.outcome)
 
     worker = make_worker(seline, work, settings=OFTEN, on_end=record_outcome)

@@ -20,12 +20,12 @@ from seline.errors import JobNotFound, SelineError, StoreClosed
 LOG_AGAIN_S: Final = 3600.0
 """How soon the same failure of a job is logged again."""
 _log = logging.getLogger("seline.jobs")
-OnRunEnded: TypeAlias = Callable[[Run, JobRecord], Awaitable[None]]
+OnRunEnded: TypeAlias = Callable[[Run], Awaitable[None]]
 JobTask: TypeAlias = tuple[Callable[[], Awaitable[str]], float]
 """What a run of a job awaits, and for how many seconds at most."""
 
 
-async def ignore(_run: Run, _record: JobRecord) -> None:
+async def ignore(_run: Run) -> None:
     """Do nothing after a run."""
 
 
@@ -91,10 +91,10 @@ class Runner:
             outcome=RunOutcome.SKIPPED, detail=why,
         )  # fmt: skip
         self._ends[name, RunOutcome.SKIPPED] += 1
-        _log.warning("job %s was skipped: %s", name, why)
-        self.records[name] = record = self.records.get(name, JobRecord()).with_run(run)
+        _log.info("job %s was skipped: %s", name, why)  # a job that is late is an alert
+        self.records[name] = self.records.get(name, JobRecord()).with_run(run)
         if not self._closed:
-            self._spawn(self._report(run, record), name)
+            self._spawn(self._report(run), name)
 
     async def drain(self, budget_s: float) -> None:
         """Start nothing more, wait `budget_s` for the runs in progress, then cancel them."""
@@ -119,12 +119,12 @@ class Runner:
             return
         self._ends[run.job, outcome] += 1
         ended = replace(run, ended_at=self._clock.now(), outcome=outcome, detail=detail)
-        self.records[run.job] = record = known.with_run(ended)
-        await self._report(ended, record)
+        self.records[run.job] = known.with_run(ended)
+        await self._report(ended)
 
-    async def _report(self, run: Run, record: JobRecord) -> None:
+    async def _report(self, run: Run) -> None:
         try:
-            await self._on_ended(run, record)
+            await self._on_ended(run)
         except SelineError as error:
             _log.warning("the run of %s was not recorded: %s", run.job, error.message)
 

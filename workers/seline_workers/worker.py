@@ -177,8 +177,8 @@ class Worker:
 
     # parts
 
-    async def _ended(self, run: Run, record: JobRecord) -> None:
-        await self._on_run_ended(run, record)
+    async def _ended(self, run: Run) -> None:
+        await self._on_run_ended(run)
         await self._records.save(dict(self._runner.records))
 
     def _status(self, name: str) -> JobStatus:
