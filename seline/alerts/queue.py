@@ -1,6 +1,7 @@
 """The queue of one sink: alerts leave it in order, one at a time, and wait while the sink fails.
 
-Only the newest notification of an alert waits. Alerts that follow closely upon one another wait for
+Only the newest notification of an alert waits; the end of one whose beginning waits is one message
+with it, or none. Alerts that follow closely upon one another wait for
 the last of them; more than a few that wait are sent as one digest.
 
 A failing sink delays only its own queue, and an alert that its sink refuses does not block the
@@ -15,8 +16,8 @@ from dataclasses import replace
 from typing import Final
 
 from seline.clock import Clock
-from seline.domain.alerts.lifecycle import KIND_OF, Alert, rank_of
-from seline.domain.alerts.message import digest
+from seline.domain.alerts.lifecycle import KIND_OF, Alert, rank_of, unsent
+from seline.domain.alerts.message import digest, worded
 from seline.domain.alerts.retry import backoff_s, bounded
 from seline.domain.plural import counted
 from seline.domain.texts import Language
@@ -177,7 +178,8 @@ class SinkQueue:
             self._one_by_one |= delivery.refused
             self._put(*back, *self._waiting.values())
         else:  # let the others pass: perhaps the sink refuses only this alert
-            self._waiting |= {alert.id: alert for alert in back if alert.id not in self._waiting}
+            newer = [self._waiting.pop(alert.id) for alert in back if alert.id in self._waiting]
+            self._put(*self._waiting.values(), *back, *newer)
         failures = self._status.failures
         wait_s = backoff_s(failures, jitter=self._jitter(), retry_after_s=delivery.retry_after_s)
         self._due_s = self._clock.monotonic() + wait_s
@@ -198,14 +200,26 @@ class SinkQueue:
     def _put(self, *alerts: Alert) -> None:
         """Make these the alerts that wait. Of one alert the last notification replaces the others.
 
-        An event keeps its worst one: a later occurrence does not undo what was lost.
+        An event keeps its worst one: a later occurrence does not undo what was lost. The end of a
+        condition is sent as `unsent` returns it.
         """
         self._waiting = {}
         for alert in alerts:
             known = self._waiting.get(alert.id)
-            event = KIND_OF[alert.type].course == "event"
-            if known is None or not event or rank_of(alert) >= rank_of(known):
-                self._waiting[alert.id] = alert
+            last = alert if known is None else self._last_of(known, alert)
+            if last is None:
+                del self._waiting[alert.id]
+            else:
+                self._waiting[alert.id] = last
+
+    def _last_of(self, known: Alert, alert: Alert) -> Alert | None:
+        """Return what to send of two notifications of one alert, None for nothing."""
+        if KIND_OF[alert.type].course == "event":
+            return alert if rank_of(alert) >= rank_of(known) else known
+        if (known.state, alert.state) != ("open", "resolved"):
+            return alert
+        over = unsent(known, alert)
+        return None if over is None else worded(over, self._language)
 
     def _hold(self) -> None:
         """Wait for the end of a burst, at most a minute after its first alert.

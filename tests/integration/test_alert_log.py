@@ -206,10 +206,9 @@ async def test_the_listing_has_open_alerts_first_then_the_latest(
 
 
 async def test_signals_are_applied_in_order(log: AlertLog, sink: FakeSink) -> None:
-    failed = Raised(type=AlertType.JOB_FAILED, subject="usage")
-    done = Cleared(type=AlertType.JOB_FAILED, subject="usage")
+    begun, over = Raised(type=AlertType.WRONG_MOUNT), Cleared(type=AlertType.WRONG_MOUNT)
 
-    await log.take([failed, failed, done, done])
+    await log.take([begun, begun, over, over])
     await log.deliver_due()
 
     assert [(alert.state, alert.count) for alert in sink.received] == [("resolved", 1)]
@@ -349,6 +348,7 @@ async def test_a_renamed_sink_gets_what_waited_and_what_is_open(
         await log.deliver_due()
         wrong.alive = False
         await failing(log, 2)
+        clock.advance(HOUR_S)
         await cleared(log, AlertType.JOB_FAILED, "job 1")
         await log.deliver_due()
 
@@ -511,6 +511,75 @@ async def test_a_condition_that_changes_at_every_tick_is_delivered_within_a_minu
         await log.deliver_due()
 
     assert clock.monotonic() <= BURST_MAX_S + 2 * EVALUATE_EVERY_S, "the alert was raised at 2 s"
+
+
+@pytest.mark.usefixtures("bursts")
+@pytest.mark.parametrize(
+    ("type", "lasted_s", "is_sent"),
+    [
+        (AlertType.JOB_FAILED, 3, False),
+        (AlertType.JOB_FAILED, 2 * HOUR_S, True),
+        (AlertType.WRONG_MOUNT, 3, True),
+    ],
+)
+async def test_an_alert_that_is_over_before_it_is_sent_is_one_message_or_none(
+    log: AlertLog, clock: FakeClock, sink: FakeSink, type: AlertType, lasted_s: float, is_sent: bool
+) -> None:
+    """The end alone would be about what the receiver never heard of."""
+    sink.alive = lasted_s < HOUR_S
+    await raised(log, type, "usage", details={"what": "no room"})
+    for _ in range(3):
+        clock.advance(lasted_s / 3)
+        await log.deliver_due()
+    await cleared(log, type, "usage")
+    sink.alive = True
+    clock.advance(HOUR_S)
+    await log.deliver_due()
+
+    assert [alert.state for alert in sink.received] == ["resolved"] * is_sent
+    for alert in sink.received:
+        assert "Detail: no room. That is over. The " in alert.summary
+    assert log.sinks()[0].waiting == 0
+    assert [alert.state for alert in log.listing()] == ["resolved"]
+
+
+@pytest.mark.usefixtures("bursts")
+async def test_a_digest_tells_what_began_and_ended_from_what_ended(
+    log: AlertLog, clock: FakeClock, sink: FakeSink
+) -> None:
+    await raised(log, AlertType.UNRECOVERABLE_DOCUMENT, NAME)
+    clock.advance(BURST_S)
+    await log.deliver_due()
+    for name in brokens(SINGLE_MAX):
+        await raised(log, AlertType.UNRECOVERABLE_DOCUMENT, name)
+    for name in (NAME, *brokens(SINGLE_MAX)):
+        await cleared(log, AlertType.UNRECOVERABLE_DOCUMENT, name)
+    clock.advance(BURST_S)
+    await log.deliver_due()
+
+    _, *lines = sink.received[-1].summary.split("\n")
+    [brief] = [line for line in lines if "That is over." in line]
+    [known] = [line for line in lines if line != brief]
+    assert "user_000.json, user_001.json" in brief
+    assert (NAME in known, "cannot be served" in known) == (True, False)
+
+
+async def test_an_end_that_follows_a_refused_message_has_its_beginning(
+    log: AlertLog, clock: FakeClock, sink: FakeSink
+) -> None:
+    async def refusing(_alert: Alert) -> Delivery:
+        await cleared(log, AlertType.WRONG_MOUNT)
+        return sink.failed("it answered 400", refused=True)
+
+    sink.answer = refusing
+    await raised(log, AlertType.WRONG_MOUNT)
+    await log.deliver_due()
+    sink.answer = None
+    clock.advance(HOUR_S)
+    await log.deliver_due()
+
+    [over] = sink.received
+    assert (over.state, "That is over." in over.summary) == ("resolved", True)
 
 
 async def test_a_digest_tells_what_was_lost_from_what_was_not(
@@ -768,7 +837,7 @@ async def test_the_least_severe_of_too_many_waiting_alerts_are_dropped_and_logge
         for signal in (Raised, Cleared):
             jobs = [f"job {number}" for number in range(20)]
             await log.take(signal(type=AlertType.JOB_FAILED, subject=job) for job in jobs)
-        clock.advance(1)
+            clock.advance(60)
 
     [status] = log.sinks()
     assert status.waiting == WAITING_MAX

@@ -35,6 +35,10 @@ NEWS: Final = RESOLVED_KEPT_FOR - timedelta(days=1)
 """How old an occurrence may be when it is first reported: its alert is not forgotten before."""
 RESOLVED_KEPT_MAX: Final = 1000
 OPEN_OF_A_TYPE_MAX: Final = 100
+BRIEF: Final = timedelta(minutes=1)
+"""A condition that lasted less need not be notified afterwards, unless it was critical."""
+UNSENT_BEGINNING: Final = "unsent_beginning"
+"""The detail of the end of an alert whose beginning was not sent: the message has both."""
 
 
 class AlertType(StrEnum):
@@ -272,6 +276,17 @@ def on_cleared(state: AlertState, *, now: datetime) -> Transition:
         last_at=_later(state.alert.last_at, now, now),
     )
     return replace(state, alert=alert, notified_at=now), True
+
+
+def unsent(begun: Alert, over: Alert) -> Alert | None:
+    """Return what to send of a condition that is over before its beginning was sent.
+
+    The end alone would be about what the receiver does not know. None: send neither.
+    """
+    is_brief = timedelta(0) <= over.last_at - begun.first_at < BRIEF
+    if is_brief and over.severity is not Severity.CRITICAL:
+        return None
+    return replace(over, details={**over.details, UNSENT_BEGINNING: True})
 
 
 def limited(states: States, signal: Raised, now: datetime) -> Raised:

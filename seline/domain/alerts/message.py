@@ -12,7 +12,7 @@ from typing import Final, cast
 import msgspec
 from msgspec.structs import replace
 
-from seline.domain.alerts.lifecycle import KIND_OF, Alert, AlertType, Severity
+from seline.domain.alerts.lifecycle import KIND_OF, UNSENT_BEGINNING, Alert, AlertType, Severity
 from seline.domain.document import Json
 from seline.domain.plural import ending
 from seline.domain.sentences.translate import translated
@@ -64,12 +64,15 @@ def texts(language: Language) -> AlertTexts:
 def worded(alert: Alert, language: Language) -> Alert:
     """Return an alert with its summary and next step in a language.
 
-    A detail `fix` is the next step, instead of the usual one of the type.
+    A detail `fix` is the next step, instead of the usual one of the type. The end of an alert has
+    its beginning as well if that was not sent.
     """
     words = texts(language).alerts[alert.type]
     values = _values(alert.details, language)
     if alert.state == "resolved" and KIND_OF[alert.type].course != "event":
-        return replace(alert, summary=compose((words.resolved,), values), fix="")
+        is_unsent = UNSENT_BEGINNING in alert.details
+        begun = (*words.summary, texts(language).labels["over"]) if is_unsent else ()
+        return replace(alert, summary=compose((*begun, words.resolved), values), fix="")
     fix = words.fix_edit if words.fix_edit and "item" in values else words.fix
     fix = words.fix_backup if words.fix_backup and "backup" in values else fix
     step = "{fix}" if "fix" in values else fix
@@ -82,9 +85,11 @@ def digest(alerts: Sequence[Alert], language: Language) -> Alert:
     Its id follows from its content, so a repeated digest is recognized. The detail `alerts` lists
     what is in it.
     """
-    groups: dict[tuple[str, int, AlertType], list[Alert]] = {}
+    groups: dict[tuple[str, int, AlertType, bool], list[Alert]] = {}
     for alert in alerts:
-        groups.setdefault((alert.state, -alert.severity.rank, alert.type), []).append(alert)
+        is_unsent = UNSENT_BEGINNING in alert.details
+        key = alert.state, -alert.severity.rank, alert.type, is_unsent
+        groups.setdefault(key, []).append(alert)
     room, words = DIGEST_LIST_MAX // len(groups), texts(language).alerts[AlertType.DIGEST]
     lines = [_line(groups[key], room, language) for key in sorted(groups)]
     identity = "\n".join(f"{alert.id} {alert.state} {alert.count}" for alert in alerts)
