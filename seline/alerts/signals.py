@@ -250,7 +250,8 @@ def job_over_signals(job: str) -> list[Signal]:
 def copy_signals(checks: Iterable[DestinationCheck], alerts: Iterable[Alert]) -> list[Signal]:
     """Return the signal of each destination: what is wrong there and no job's failure reports.
 
-    The alert about a destination that is no longer configured is cleared.
+    The alert about a destination that is no longer configured is cleared. While a job fails there
+    it stays as it is: the failure hides what else is wrong.
     """
     signals: dict[str, Signal] = {}
     for alert in alerts:
@@ -267,6 +268,8 @@ def copy_signals(checks: Iterable[DestinationCheck], alerts: Iterable[Alert]) ->
             signals[check.name] = Raised(
                 type=AlertType.COPY_AT_RISK, subject=check.name, details=details
             )
+        elif check.problems:
+            signals.pop(check.name, None)
     return list(signals.values())
 
 

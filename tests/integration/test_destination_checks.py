@@ -297,6 +297,19 @@ async def test_what_made_a_job_fail_is_not_a_second_alert(bot: Bot) -> None:
     await alerts.process.close()
 
 
+async def test_an_alert_about_copies_lasts_while_a_job_fails_there(bot: Bot) -> None:
+    """The failure hides what was wrong, and the copies are not in order again."""
+    alerts, bucket = Watched(bot), bot.bucket
+    bot.clock.advance(31 * DAY_S)
+    await bot.operations.exports.run()
+    assert [state for state, *_ in await alerts.about()] == ["open"]
+    await bot.operations.exports.destinations.drill_failed(bucket, ExportFailed("no room"))
+    assert [state for state, *_ in await alerts.about()] == ["open"]
+    await bot.operations.drill()
+    assert [state for state, *_ in await alerts.about()] == ["resolved"]
+    await alerts.process.close()
+
+
 async def test_the_alert_of_a_destination_that_is_removed_ends(bot: Bot) -> None:
     alerts = Watched(bot)
     bot.clock.advance(9 * DAY_S)
