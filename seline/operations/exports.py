@@ -178,7 +178,10 @@ class Exporter:
         destination, name = target.destination, target.destination.name
         try:
             own = await self._own(destination)
-            whole = (await own.listed()).whole
+            listing = await own.listed()
+            whole, others = listing.whole, [*listing.damaged, *listing.left_out]
+            if others and not whole:
+                raise _damaged(f"No export there is whole: {shortened(others)}.")
             newest = next((export.name for export in whole if not export.doubt), None)
             if newest is None:
                 return all_in_doubt_text(name) if whole else f"{name}: it has no export yet"
@@ -186,7 +189,7 @@ class Exporter:
             drill = ExportDrill(own.folders, newest, self.sealer)
             not_restored = await drill.run(scratch)
         except ExportDamaged as error:
-            failure = _damaged(error)
+            failure = _damaged(f"The newest export is damaged: {error.message}")
             await self.destinations.drill_failed(destination, failure)
             raise failure from error
         except ObjectForbidden:
@@ -402,8 +405,8 @@ def _in_doubt(destination: str, done: ExportDone) -> ExportFailed:
     )
 
 
-def _damaged(error: ExportDamaged) -> ExportFailed:
+def _damaged(message: str) -> ExportFailed:
     return ExportFailed(
-        f"The newest export is damaged: {error.message}",
+        message,
         hint="Run `seline jobs run export`, which writes another, then `seline jobs run drill`.",
     )

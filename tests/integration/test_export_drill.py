@@ -122,6 +122,26 @@ async def test_a_damaged_export_fails_the_drill_until_another_is_written(
     assert (await check(bot))["status"] == "ok"
 
 
+async def test_a_drill_fails_with_the_names_if_every_export_is_damaged(
+    bot: Bot, tmp_path: Path
+) -> None:
+    for number in range(2):
+        bot.clock.advance(DAY_S)
+        await bot.data.save_json("a.json", {"day": number})
+        await bot.operations.exports.run()
+    names = await folders(bot).complete()
+    for manifest in (tmp_path / "bucket").glob("*/manifest.json"):
+        manifest.write_bytes(b"{")
+    with pytest.raises(ExportFailed, match=f"No export there is whole: {', '.join(names)}"):
+        await bot.operations.drill()
+    found = await check(bot)
+    assert (found["status"], "the drill failed" in found["detail"]) == ("warning", True)
+    bot.clock.advance(2)
+    await bot.operations.exports.run()
+    await bot.operations.drill()
+    assert (await check(bot))["status"] == "ok"
+
+
 async def test_a_proof_goes_with_its_export_and_is_no_export(bot: Bot, tmp_path: Path) -> None:
     for number in range(5):
         bot.clock.advance(DAY_S)
