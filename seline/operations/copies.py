@@ -285,15 +285,15 @@ class Copies:
                     documents=summary.documents,
                     size_bytes=summary.size_bytes,
                     doubt=summary.doubt,
-                    proven_at=parse_instant(proof.at) if proof else None,
-                    proven_by=proof.by if proof else "",
+                    proven_at=parse_instant(proof.at) if proof and proof.decrypted else None,
+                    proven_by=proof.by if proof and proof.decrypted else "",
                     lacking=manifest.unrecoverable,
                 )
             )
         return found
 
     async def _export_proof(self, name: str) -> Proof | None:
-        """Return the proof that a person's drill has left beside an export, None without one."""
+        """Return the proof that a drill has left beside an export, None without one."""
         with suppress(SelineError):  # the copy may be restored without it
             return await self._exports.proof(name)
         return None

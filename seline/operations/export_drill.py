@@ -1,8 +1,8 @@
 """The drill of exports: restore the newest whole one in scratch space, and compare everything.
 
 Each file is compared as it is stored. Where the key is there, the export is restored; without room
-for that its packs are opened, and each content compared with its digest. What a person's drill has
-proven is beside the export, in `proof.json`.
+for that its packs are opened, and each content compared with its digest. What a drill with the key
+has proven is beside the export, in `proof.json`.
 """
 
 from functools import partial

@@ -188,6 +188,9 @@ class Exporter:
             await self._learn_proof(own, whole)
             drill = ExportDrill(own.folders, newest, self.sealer)
             not_restored = await drill.run(scratch)
+            proof = self._proof(newest, drill)
+            if proof.decrypted:
+                await own.folders.put_proof(proof)
         except ExportDamaged as error:
             failure = _damaged(f"The newest export is damaged: {error.message}")
             await self.destinations.drill_failed(destination, failure)
@@ -197,15 +200,18 @@ class Exporter:
         except Exception as error:
             await self.destinations.drill_failed(destination, error)
             raise
-        proof = Proof(
-            head=newest,
+        await self.destinations.drilled(destination, proof, not_restored)
+        return drilled_text(name, proof, not_restored)
+
+    def _proof(self, export: str, drill: ExportDrill) -> Proof:
+        """Return the proof of an export that the service has read back."""
+        return Proof(
+            head=export,
             at=instant_text(self._store.clock.now()),
             by=SERVICE,
             decrypted=drill.is_decrypted,
             objects=drill.objects,
         )
-        await self.destinations.drilled(destination, proof, not_restored)
-        return drilled_text(name, proof, not_restored)
 
     async def _learn_proof(self, own: OwnExports, exports: Sequence[OwnExport]) -> None:
         """Record the newest proof, which a person's machine has made."""

@@ -69,6 +69,8 @@ async def test_the_newest_export_is_restored_with_each_file_fetched_once(
     assert len(packs) == len(set(packs)) == 1
     found = await check(bot)
     assert (found["status"], "last proven restorable" in found["detail"]) == ("ok", True)
+    [listed] = await Copies(bot.bucket, UNSEALED).listed()
+    assert (listed.proven_at, listed.proven_by) == (bot.clock.now(), "service")
     assert not any(scratch.iterdir())
 
 
@@ -89,6 +91,7 @@ async def test_without_the_key_a_person_must_prove_it_and_the_proof_is_learned(b
     assert "compared as stored, without a key" in await bot.operations.drill()
     found = await check(bot)
     assert (found["status"], "only a person can prove it" in found["detail"]) == ("warning", True)
+    assert [info.proven_at for info in await Copies(bot.bucket, UNSEALED).listed()] == [None]
 
     [export] = await folders(bot).complete()
     proof = Proof(
