@@ -15,6 +15,8 @@ from seline.errors import ExportDamaged
 
 MIRROR: Final = "mirror"
 EXPORT: Final = "export"
+NUMBER_MAX: Final = 10**12
+"""No copy has a higher number, and the number of a restored one leaves room for later copies."""
 STILL_COPYING: Final = "still copying"
 """What a run of the mirror says of a copy that goes on in the process after it."""
 
@@ -114,8 +116,13 @@ def lacking_text(lacking: Sequence[str], older: Sequence[str] = ()) -> str:
     return "; ".join(clauses)
 
 
-def check_names(copy: Copy) -> None:
-    """Raise ExportDamaged for a name that no document or backup has."""
+def check_copy(copy: Copy) -> None:
+    """Raise ExportDamaged for a number that no copy has, or a name that no document or backup has.
+
+    Something else than Seline has written it. The volume would go on from such a number.
+    """
+    if copy.sequence > NUMBER_MAX:
+        raise ExportDamaged(f"{copy.name} has the number {copy.sequence}, which no copy reaches.")
     for document in copy.documents:
         wrong = [] if is_document_name(document.name) else [document.name]
         for backup in document.backups:

@@ -16,7 +16,7 @@ from seline.domain.copy import (
     Copy,
     CopyInfo,
     age_order,
-    check_names,
+    check_copy,
     is_made_in_doubt,
     last_first,
     last_in_doubt,
@@ -350,7 +350,7 @@ async def copy_of_chain(
         older=manifest.older,
         fetch=fetch,
     )
-    await in_thread(partial(check_names, copy))
+    await in_thread(partial(check_copy, copy))
     return copy
 
 
@@ -386,7 +386,7 @@ async def copy_of_export(
         older=tuple(sorted(manifest.from_backups)),
         fetch=fetch,
     )
-    await in_thread(partial(check_names, copy))
+    await in_thread(partial(check_copy, copy))
     return copy
 
 

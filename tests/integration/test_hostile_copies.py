@@ -354,7 +354,7 @@ async def test_a_head_with_a_number_out_of_reach_stops_the_mirror_with_a_reason(
 PASSPHRASE = "a passphrase for the tests"
 
 
-async def forge_copy(place: Path, volume: str) -> None:
+async def forge_copy(place: Path, volume: str, number: int = 99) -> None:
     """Store a copy as one who can write to the destination, and has no key."""
     data = b'{"admin": "intruder"}'
     digest = hashlib.sha256(data).hexdigest()
@@ -362,11 +362,11 @@ async def forge_copy(place: Path, volume: str) -> None:
     [(entry, stored)] = await at.sealed({digest: data})
     await at.put_object(entry, stored)
     document = PackedDocument(name="owner.json", sha256=digest, size_bytes=len(data))
-    name = mirror.head_name(parse_instant("2027-01-06T14:30:22Z"), 99)
+    name = mirror.head_name(parse_instant("2027-01-06T14:30:22Z"), number)
     manifest = await at.put_manifest(name, mirror.MirrorManifest(documents=(document,)))
     head = mirror.Head(
         volume=volume,
-        sequence=99,
+        sequence=number,
         taken_at="2027-01-06T14:30:22Z",
         seline_version="test",
         encrypted=False,
@@ -376,6 +376,31 @@ async def forge_copy(place: Path, volume: str) -> None:
         objects=(entry,),
     )
     await at.put_head(head)
+
+
+@pytest.mark.parametrize("number", [10**12 + 1, 10**18 - 1])
+async def test_a_copy_with_a_number_that_none_reaches_is_not_restored(
+    tmp_path: Path, number: int
+) -> None:
+    """The volume would go on from it, until no later copy could have a higher one."""
+    async with serving(settings(tmp_path), http=False) as server:
+        await server.acquired()
+        await server.data.save_json("owner.json", {"admin": "owner"})
+        await mirrored(server)
+        volume = await server.operations.exports.volume_id()
+    shutil.rmtree(tmp_path / "data")
+    await forge_copy(tmp_path / "bucket", volume, number)
+    async with serving(settings(tmp_path), http=False) as server:
+        await server.acquired()
+        assert await server.data.load_json("owner.json") == {"admin": "owner"}
+        assert f"has the number {number}, which no copy reaches" in restored_from(server)
+        with pytest.raises(ExportFailed, match="has not reached") as refused:
+            await server.operations.mirrors.run()
+        named = re.search(r"remove `([^`]*)`", refused.value.message)
+        assert named is not None
+        (tmp_path / "bucket" / named[1]).unlink()
+        await mirrored(server)
+        assert heads(tmp_path / "bucket")[0].sequence == 2
 
 
 async def test_a_copy_that_is_not_encrypted_is_refused_where_encryption_is_set(
