@@ -1,9 +1,9 @@
 """What was purged, and until when a copy at a destination may still hold it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, NamedTuple
 
 from msgspec.structs import replace
 
@@ -28,13 +28,31 @@ class HeldCopy:
     newer_exports: int = 0
 
 
+class Oldest(NamedTuple):
+    """The lowest number of the copies at a destination, and the earliest instant of one."""
+
+    number: int
+    at: datetime
+
+
 class Purged(Stored, frozen=True, kw_only=True):
-    """A document that was purged, and the destinations whose copies may still hold it."""
+    """A document that was purged, and the destinations whose copies may still hold it.
+
+    `numbers` has for each destination the highest number that a copy there had.
+    """
 
     name: str
     at: datetime
     mirrors: tuple[str, ...] = ()
     exports: tuple[str, ...] = ()
+    numbers: Mapping[str, int] = {}
+
+    def is_before(self, destination: str, copy: Oldest) -> bool:
+        """Whether a copy at a destination, and each later one, was made after the purge.
+
+        Its number shows that under any clock, and its instant after a volume was rolled back.
+        """
+        return self.at < copy.at and self.numbers.get(destination, -1) < copy.number
 
     def ended(self, destination: str, *, mirror: bool) -> "Purged":
         """Return this without a destination whose copies are all newer."""
@@ -44,11 +62,12 @@ class Purged(Stored, frozen=True, kw_only=True):
 
 
 def ended(
-    purged: Sequence[Purged], destination: str, *, mirror: bool, oldest: datetime
+    purged: Sequence[Purged], destination: str, *, mirror: bool, oldest: Oldest
 ) -> tuple[Purged, ...]:
-    """Return what copies may still hold, once the oldest one at a destination is of `oldest`."""
+    """Return what copies may still hold, once none at a destination is older than `oldest`."""
     left = (
-        entry.ended(destination, mirror=mirror) if entry.at < oldest else entry for entry in purged
+        entry.ended(destination, mirror=mirror) if entry.is_before(destination, oldest) else entry
+        for entry in purged
     )
     return tuple(entry for entry in left if entry.mirrors or entry.exports)
 

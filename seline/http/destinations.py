@@ -96,7 +96,7 @@ async def restore_copy(request: web.Request) -> JsonAnswer[CopyRestored]:
             backups=report.backups,
             pins=report.pins,
             passed_over=copy.passed_over,
-            purged=opened.exports.purges.undone(copy.taken_at, report.created),
+            purged=await opened.exports.purges.undone(copy, report.created),
             undo=undo_steps(),
         )
     )

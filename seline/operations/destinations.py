@@ -129,6 +129,11 @@ class Destinations:
         """Read what an earlier process recorded, unless it is known. Blocks."""
         self._file.read_once(store)
 
+    async def load(self) -> None:
+        """Read what an earlier process recorded, unless it is known. Raises VolumeBusy."""
+        if not self._file.loaded:
+            await self._file.load()
+
     @property
     def is_known(self) -> bool:
         """Whether what an earlier process recorded was read."""
@@ -211,8 +216,7 @@ class Destinations:
         Without the marker, the copies that are known are forgotten, unless it is a folder, which
         may not be mounted. Raises ExportFailed with what to do, and the job that then copies to it.
         """
-        if not self._file.loaded:
-            await self._file.load()
+        await self.load()
         known = self.record(destination.name).marker
         seen = await (self._seen(destination) if known else self._marked(destination))
         if known and seen["marker"] != known:
@@ -235,8 +239,7 @@ class Destinations:
 
     async def mirror_began(self, destination: ObjectStore) -> datetime | None:
         """Record when the first copy was begun; return the instant of the newest one."""
-        if not self._file.loaded:
-            await self._file.load()
+        await self.load()
         record = self.record(destination.name)
         if record.mirrored_at is None and record.mirror_began_at is None:
             await self._note(destination.name, mirror_began_at=self._store.clock.now())

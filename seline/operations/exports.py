@@ -26,6 +26,7 @@ from seline.domain.export_summary import SUMMARY_NAME, ExportSummary, judged, wi
 from seline.domain.manifest import MANIFEST_NAME, Manifest, export_name, parse_export_name
 from seline.domain.mirror import Proof
 from seline.domain.plural import shortened
+from seline.domain.purged import Oldest
 from seline.domain.readable_export import deleted_backups_text, from_backups_text
 from seline.domain.volume_file import VolumeFile
 from seline.errors import ExportDamaged, ExportFailed, SelineError
@@ -102,7 +103,7 @@ class Exporter:
         self.sealer = sealer
         self._version = version
         self.destinations = Destinations(store, targets)
-        self.purges = Purges(store, targets)
+        self.purges = Purges(store, self.destinations)
         self._volume = store.volume_file
         self._turns = defaultdict[str, asyncio.Lock](asyncio.Lock)
         """One export or drill at a time at each destination, by its name."""
@@ -273,7 +274,10 @@ class Exporter:
             await own.folders.remove(name)
         others = (*there.damaged, *there.left_out)  # each may have what was purged
         left = {*others, *(export.name for export in exports)} - removed
-        oldest = min(filter(None, map(parse_export_name, left)))
+        oldest = Oldest(
+            number=min(export.sequence for export in kept),
+            at=min(filter(None, map(parse_export_name, left))),
+        )
         await self.purges.ended(own.folders.name, mirror=False, oldest=oldest)
 
     async def _own(self, destination: ObjectStore) -> OwnExports:

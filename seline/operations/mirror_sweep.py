@@ -9,7 +9,7 @@ doubt are removed.
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import partial
 from itertools import islice
 from typing import Final, NamedTuple
@@ -19,6 +19,7 @@ from msgspec.structs import replace
 from seline.clock import parse_instant
 from seline.domain.backup import Backup, Stamp
 from seline.domain.mirror import DAY, Head, newest_first, parse_head_name
+from seline.domain.purged import Oldest
 from seline.domain.retention import RetentionPolicy, plan_ordered
 from seline.domain.verdict import Verdict
 from seline.errors import ExportDamaged, ExportFailed
@@ -38,13 +39,13 @@ _DATE: Final = len("20250106")
 class Swept(NamedTuple):
     """What a sweep removed: how many heads, and how many objects.
 
-    What no head since `oldest` names is no longer there; None if that is not known. `damaged` are
-    the heads that cannot be read; each may name any object, so none is removed.
+    What no head since the `oldest` names is no longer there; None if that is not known. `damaged`
+    are the heads that cannot be read; each may name any object, so none is removed.
     """
 
     heads: int = 0
     objects: int = 0
-    oldest: datetime | None = None
+    oldest: Oldest | None = None
     damaged: tuple[str, ...] = ()
 
 
@@ -58,8 +59,8 @@ class Sweep:
         self._unnamed: set[str] = set()
         self._with_key: set[str] = set()
         """The heads that are known to be proven with the key."""
-        self._oldest: datetime | None = None
-        """The instant of the oldest head that the sweep before kept."""
+        self._oldest: Oldest | None = None
+        """The oldest of the heads that the sweep before kept."""
 
     async def run(
         self,
@@ -95,9 +96,7 @@ class Sweep:
         unnamed = await in_thread(partial(self._known.unnamed, files))
         removed = await self._remove_objects(at, unnamed, removing)
         before = self._oldest
-        self._oldest = (
-            min(parse_instant(head.taken_at) for head in heads.values()) if heads else None
-        )
+        self._oldest = _oldest_of(heads.values()) if heads else None
         return Swept(len(dropped), removed, before)
 
     async def _proven_with_key(self, at: MirrorStore, proven: Sequence[str]) -> list[str]:
@@ -130,6 +129,13 @@ class Sweep:
             await at.remove("objects", file)
         self._unnamed = unnamed - set(gone)
         return len(gone)
+
+
+def _oldest_of(heads: Collection[Head]) -> Oldest:
+    return Oldest(
+        number=min(head.sequence for head in heads),
+        at=min(parse_instant(head.taken_at) for head in heads),
+    )
 
 
 async def _check_absent(at: MirrorStore, head: str) -> None:

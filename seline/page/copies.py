@@ -103,7 +103,7 @@ async def preview(visit: Visit) -> web.Response:
         )
         foreign = copy.volume != await visit.context.operations.exports.known_volume_id()
         lines = [t("copies.from", name=copy.name, destination=name)]
-        lines += _counted(visit, copy, report)
+        lines += await _counted(visit, copy, report)
         lines += [t("copies.foreign")] if foreign else []
         button = Button(
             f"/copies/{name}/restore",
@@ -128,7 +128,7 @@ async def restore(visit: Visit) -> web.Response:
             name, at=at, volume=volume, only=only, foreign=foreign
         )
         lines = [t("copies.restored", name=copy.name, destination=name)]
-        lines += _counted(visit, copy, report)
+        lines += await _counted(visit, copy, report)
         return work.Done("\n".join(lines), undo=_undo(visit, name))
 
     return await work.start(visit, t("copies.restoring"), operation, back="/copies")
@@ -219,10 +219,10 @@ def _named(form: Mapping[str, str], prefix: str) -> dict[str, str]:
     }
 
 
-def _counted(visit: Visit, copy: Copy, report: ImportReport) -> list[str]:
+async def _counted(visit: Visit, copy: Copy, report: ImportReport) -> list[str]:
     """Return what a restore changes, or would, one line for each kind; and what to know of it."""
     t, purges = visit.texts, visit.context.operations.exports.purges
-    undone = purges.undone(copy.taken_at, report.created)
+    undone = await purges.undone(copy, report.created)
     lines = [*_counts(visit, report)]
     lines += [f"{t('copies.purged_since')}{_shown(visit, undone)}"] if undone else []
     reasons = (translated(t.language, reason) for reason in copy.passed_over)

@@ -14,6 +14,8 @@ from seline.ports.destinations import Target
 from tests.command_line import line_at
 from tests.mirrored_bot import HOUR_S, Bot, Counted, heads, objects
 
+YEAR_S = 365 * 24 * HOUR_S
+
 
 @pytest.fixture
 async def bot(tmp_path: Path, place: Path) -> AsyncIterator[Bot]:
@@ -33,13 +35,17 @@ async def said(bot: Bot) -> str:
     return str(found["detail"])
 
 
+@pytest.mark.parametrize("ahead_s", [0.0, YEAR_S])
 async def test_health_names_a_purged_document_until_no_copy_of_the_mirror_has_it(
-    bot: Bot, place: Path
+    bot: Bot, place: Path, ahead_s: float
 ) -> None:
+    """The clock of the first copy may have been a year ahead."""
+    bot.clock.advance(ahead_s)
     await bot.data.save_json("a.json", {"n": 1})
     await bot.data.save_json("b.json", {"secret": 2})
     await bot.mirrored()
-    before = objects(place)
+    bot.clock.set_back(ahead_s)
+    before, held_by = objects(place), heads(place)[0].name
     preview = await bot.data.delete("b.json", purge=True, dry_run=True)
     assert "b.json" not in await said(bot), "a preview notes nothing"
     purged = await bot.data.delete("b.json", purge=True)
@@ -50,7 +56,8 @@ async def test_health_names_a_purged_document_until_no_copy_of_the_mirror_has_it
         bot
     )
     await bot.mirrored()
-    [erased] = [name for name in before if name not in await _named_by_the_newest(place)]
+    [newest] = {head.name for head in heads(place)} - {held_by}
+    [erased] = before - _named_by(place, newest)
     steps = 0
     while erased in objects(place):
         assert "b.json" in await said(bot)
@@ -58,7 +65,7 @@ async def test_health_names_a_purged_document_until_no_copy_of_the_mirror_has_it
         await bot.data.save_json("a.json", {"n": steps})
         await bot.mirrored()
         steps += 1
-    assert bot.clock.now() < held.until + timedelta(hours=12)
+    assert ahead_s or bot.clock.now() < held.until + timedelta(hours=12)
     for step in range(3):
         bot.clock.advance(5 * HOUR_S)
         await bot.data.save_json("a.json", {"later": step})
@@ -90,7 +97,7 @@ async def test_a_document_purged_while_the_mirror_runs_is_in_no_new_head(
     assert "for 1 document" in await bot.mirrored()
     [head] = heads(place)
     assert head.documents == 1
-    assert len(await _named_by_the_newest(place)) == 1
+    assert len(_named_by(place, head.name)) == 1
     await bot.operations.mirrors.close()
     await bot.store.close()
 
@@ -122,22 +129,27 @@ async def test_a_run_of_the_mirror_ends_under_a_stream_of_purges(
     await bot.store.close()
 
 
-async def _named_by_the_newest(place: Path) -> set[str]:
-    [volume] = [path for path in (place / "seline-mirror").iterdir() if path.is_dir()]
-    newest = max((volume / "heads").iterdir(), key=lambda path: path.name)
-    return {f"{entry['key']}.json.zst" for entry in json.loads(newest.read_bytes())["objects"]}
+def _named_by(place: Path, name: str) -> set[str]:
+    [head] = [head for head in heads(place) if head.name == name]
+    return {f"{entry.key}.json.zst" for entry in head.objects}
 
 
+@pytest.mark.parametrize("ahead_s", [0.0, YEAR_S])
 async def test_exports_hold_a_purged_document_until_so_many_newer_ones_are_made(
-    tmp_path: Path,
+    tmp_path: Path, ahead_s: float
 ) -> None:
+    """The clock of the first export may have been a year ahead."""
     nas = Folder("nas", str(tmp_path / "nas"))
     bot = Bot(tmp_path, nas, target=Target(nas, 2, same_disk=True))
     exports = bot.operations.exports
     for name in ("a.json", "b.json"):
         await bot.data.save_json(name, {"of": name})
+    bot.clock.advance(ahead_s)
     await exports.run()
+    bot.clock.set_back(ahead_s)
+    copy = await bot.operations.copies("nas").find()
     purged = await bot.data.delete("b.json", purge=True)
+    assert await exports.purges.undone(copy, ["a.json", "b.json"]) == ["b.json"]
     held = HeldCopy(destination="nas", kind="export", until=None, newer_exports=2)
     assert purged.copies == (held,)
     for number in range(2):
