@@ -211,7 +211,7 @@ def restore(
             _report_restored(done)
 
     if options.dry_run and would_make_store(options):
-        agrees_in_scratch(options, send_new, _plan_text, restores=False)
+        agrees_in_scratch(options, send_new, _plan_text)
     else:
         with_api(options, work, create=True)
 

@@ -234,12 +234,12 @@ def settings_of(options: VerbOptions, **arguments: object) -> "Settings":
 
 @asynccontextmanager
 async def connected(
-    options: VerbOptions, *, create: bool = False, scratch: str = "", restores: bool = True
+    options: VerbOptions, *, create: bool = False, scratch: str = ""
 ) -> AsyncGenerator[Api]:
     """Give the admin API of the store that the options name, or of a new one in `scratch`.
 
-    `create` allows a new data directory. Without `restores` the one in `scratch` begins empty: no
-    copy is restored onto it. Raises what `seline.client.connect` raises.
+    `create` allows a new data directory. No copy is restored onto an empty one. Raises what
+    `seline.client.connect` raises.
     """
     from dataclasses import replace
 
@@ -248,8 +248,6 @@ async def connected(
     settings, url = settings_of(options), url_of(options)
     if scratch:
         settings, url = replace(settings, data_dir=scratch, mount_required=False), None
-        if not restores:
-            settings = replace(settings, exports=replace(settings.exports, restore_from="off"))
     terminal.show_log()
     async with connect(settings, url=url, create=create, notify=terminal.warn) as api:
         yield api
@@ -268,12 +266,11 @@ def with_api(
     *,
     create: bool = False,
     scratch: str = "",
-    restores: bool = True,
 ) -> T:
     """Connect to the admin API as `connected` does, and run one verb's work with it."""
 
     async def connect_and_work() -> T:
-        async with connected(options, create=create, scratch=scratch, restores=restores) as api:
+        async with connected(options, create=create, scratch=scratch) as api:
             return await work(api)
 
     return run_async(connect_and_work())
@@ -321,13 +318,8 @@ def agrees_in_scratch(
     options: VerbOptions,
     send: Callable[[Api, dict[str, str]], Awaitable[Any]],
     show: Callable[[dict[str, Any]], str],
-    *,
-    restores: bool = True,
 ) -> bool:
-    """Preview a change of a new store in a scratch one, so it makes none; return as `agrees`.
-
-    Without `restores` the scratch store begins empty: no copy is restored onto it.
-    """
+    """Preview a change of a new store in a scratch one, so it makes none; return as `agrees`."""
     import tempfile
 
     with tempfile.TemporaryDirectory(prefix="seline-preview-") as scratch:
@@ -336,7 +328,6 @@ def agrees_in_scratch(
             lambda api: agrees(api, options, functools.partial(send, api), show),
             create=True,
             scratch=scratch,
-            restores=restores,
         )
 
 

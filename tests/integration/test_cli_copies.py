@@ -197,7 +197,6 @@ def test_a_copy_is_restored_onto_a_new_volume(line: Line) -> None:
 
 
 def test_a_preview_of_a_restore_makes_no_store(line: Line) -> None:
-    """It shows what the copy has, though opening the store would restore a copy by itself."""
     shutil.rmtree(line.data)
     dry = line("exports", "restore", "bucket", "--dry-run")
     assert (dry.code, f"created: 1  {NAME}" in dry.err) == (0, True), dry.err
