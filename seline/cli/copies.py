@@ -209,11 +209,20 @@ def restore(
         done = await carry_out(api, options, partial(send, api), _plan_text)
         if done is not None:
             _report_restored(done)
+        elif not options.dry_run:
+            await _notice_start(api)
 
     if options.dry_run and would_make_store(options):
         agrees_in_scratch(options, send_new, _plan_text)
     else:
         with_api(options, work, create=True)
+
+
+async def _notice_start(api: Api) -> None:
+    """Show what the start of the store's process has restored, if that was within a day."""
+    for check in (await api.get("/health"))["checks"]:
+        if check["name"] == "volume_restored":
+            terminal.notice(check["detail"])
 
 
 def _identities(options: VerbOptions, file: str) -> str:

@@ -205,6 +205,15 @@ def test_a_preview_of_a_restore_makes_no_store(line: Line) -> None:
     assert not list((line.folder / "scratch").iterdir())
 
 
+def test_a_restore_after_a_start_that_restored_says_what_that_was(line: Line) -> None:
+    shutil.rmtree(line.data)
+    with served(line):
+        done = line("exports", "restore", "bucket", "--yes")
+    assert done.code == 0
+    assert "would change nothing" in done.err
+    assert re.search(r"Restored 1 document as of [\d :-]+ UTC from bucket; the volume", done.err)
+
+
 def test_a_restore_onto_a_volume_with_documents_says_that_the_copy_is_anothers(line: Line) -> None:
     shutil.rmtree(line.data)
     line("save", "own.json", stdin="1", SELINE_EXPORTS__RESTORE_FROM="off")
