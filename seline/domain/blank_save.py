@@ -14,6 +14,8 @@ GUARDED_BYTES_MIN: Final = 512
 LEFT_RATIO_MIN: Final = 0.5
 _BETWEEN: Final = b" \t\r\n,"
 _DEEP: Final = 1 << 10
+_PLAIN: Final = re.compile(rb"[\w .+\-\x80-\xff]*")
+"""What has no delimiter of JSON in it, no quote and no escape."""
 _PARTS: Final = msgspec.json.Decoder()
 
 
@@ -55,7 +57,10 @@ def _changed_parts_lose_nothing(before: bytes, after: bytes) -> bool:
 
     Only they are decoded: what is equal around them has as many fields in both.
     """
-    parts = _changed_parts(before, after)
+    prefix, suffix = shared_ends(before, after)
+    if _is_within_a_value(before, after, prefix, suffix):
+        return True
+    parts = _changed_parts(before, after, prefix, suffix)
     for wrapped in (b"[%b]", b"{%b}") if parts else ():
         try:
             old, new = (_PARTS.decode(wrapped % part) for part in parts or ())
@@ -65,14 +70,22 @@ def _changed_parts_lose_nothing(before: bytes, after: bytes) -> bool:
     return False
 
 
-def _changed_parts(before: bytes, after: bytes) -> tuple[bytes, bytes] | None:
+def _is_within_a_value(before: bytes, after: bytes, prefix: int, suffix: int) -> bool:
+    """Whether all that differs is a part of one value or key, which is not empty afterwards."""
+    old, new = before[prefix : len(before) - suffix], after[prefix : len(after) - suffix]
+    is_plain = _PLAIN.fullmatch(old) and _PLAIN.fullmatch(new)
+    return bool(is_plain and new.strip() and new != b"null")
+
+
+def _changed_parts(
+    before: bytes, after: bytes, prefix: int, suffix: int
+) -> tuple[bytes, bytes] | None:
     """Return the lines that differ, with the rest of the members or items that they belong to.
 
     No text in quotes has the end of a line in it. So what is between lines that both texts have,
     and can be decoded as members or as items, is part of one object or one list in both. The
     indent only helps to find it. None: that is the whole text.
     """
-    prefix, suffix = shared_ends(before, after)
     start = before.rfind(b"\n", 0, prefix) + 1
     end = before.find(b"\n", len(before) - suffix) if suffix else -1
     if not before[:start].strip() or end < 0:

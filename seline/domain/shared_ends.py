@@ -1,7 +1,7 @@
 """How much two texts share at their beginning and at their end."""
 
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Literal
 
 COMPARED_BYTES: Final = 16 << 10
 
@@ -9,25 +9,29 @@ COMPARED_BYTES: Final = 16 << 10
 def shared_ends(before: bytes, after: bytes) -> tuple[int, int]:
     """Return how many first and how many last bytes two texts share, without overlap."""
     shortest = min(len(before), len(after))
-    prefix = _shared(shortest, lambda low, high: before[low:high] == after[low:high])
+    prefix = _shared(shortest, lambda at, end: (before[at:end], after[at:end]), "big")
     old, new = len(before), len(after)
     suffix = _shared(
         shortest - prefix,
-        lambda low, high: before[old - high : old - low] == after[new - high : new - low],
+        lambda at, end: (before[old - end : old - at], after[new - end : new - at]),
+        "little",
     )
     return prefix, suffix
 
 
-def _shared(size_max: int, is_same: Callable[[int, int], bool]) -> int:
-    """Return how many bytes are the same: by pieces, and by halving the first that differs."""
-    low = 0
-    while low < size_max and is_same(low, min(low + COMPARED_BYTES, size_max)):
-        low = min(low + COMPARED_BYTES, size_max)
-    high = min(low + COMPARED_BYTES, size_max)
-    while low < high:  # everything before `low` is the same, not everything before `high`
-        middle = (low + high) // 2
-        if is_same(low, middle + 1):
-            low = middle + 1
-        else:
-            high = middle
-    return low
+def _shared(
+    size_max: int,
+    pieces: Callable[[int, int], tuple[bytes, bytes]],
+    order: Literal["big", "little"],
+) -> int:
+    """Return how many bytes are the same: by pieces, the first that differ as two numbers.
+
+    The highest bit in which the numbers differ is in the first byte that differs.
+    """
+    for at in range(0, size_max, COMPARED_BYTES):
+        end = min(at + COMPARED_BYTES, size_max)
+        one, other = pieces(at, end)
+        if one != other:
+            different = int.from_bytes(one, order) ^ int.from_bytes(other, order)
+            return end - (different.bit_length() + 7) // 8
+    return size_max

@@ -1,9 +1,10 @@
 """The volume's usage: its ratio and level, and which writes it still has room for."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final, Literal, TypeAlias
+
+import msgspec
 
 from seline.domain.report import Status
 
@@ -15,8 +16,7 @@ BLOCK_BYTES: Final = 4096
 LEVEL_BACK_RATIO: Final = 0.02
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Usage:
+class Usage(msgspec.Struct, frozen=True, kw_only=True):
     """One measurement of the volume, in bytes as the file system counts them.
 
     `used_bytes` counts everything on the file system, `files_bytes` only Seline's files (documents,
@@ -103,7 +103,7 @@ class Usage:
 
     def grown(self, bytes_more: int) -> "Usage":
         """Return the usage after a write of `bytes_more`, or a removal if that is negative."""
-        return replace(
+        return msgspec.structs.replace(
             self,
             used_bytes=self.used_bytes + bytes_more,
             available_bytes=self.available_bytes - bytes_more,

@@ -8,7 +8,7 @@ V7  A change that fails, with any error, fails alone: the others are planned wit
 
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from copy import copy
 from datetime import datetime
 from typing import Final, TypeAlias
 
@@ -149,8 +149,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     guarding: tuple[Step, ...] = ()
 
 
-@dataclass(slots=True)
-class _Draft:
+class _Draft(msgspec.Struct):
     """A document after the changes that are planned so far."""
 
     found: Found
@@ -279,7 +278,9 @@ def _take(
             drafts[key] = _Draft(found, found.content, found.failure)
         drafts[key].guard = drafts[key].guard or change.guard
         drafts[key].mend = drafts[key].mend or not change.preview
-        draft = trial.setdefault(key, replace(drafts[key]))
+        draft = trial.get(key)
+        if draft is None:
+            draft = trial[key] = copy(drafts[key])
         decision = change.decide(draft.current(judged_backups, now))
         if draft.touched and _must_be_first(draft, decision):
             return None

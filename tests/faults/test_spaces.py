@@ -4,10 +4,10 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from seline.domain.backup import Backup
 from seline.domain.document import BOT, SELINE, Content, DocumentKey, Revision

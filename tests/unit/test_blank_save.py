@@ -1,6 +1,7 @@
 """Which saves count as removing most of a document (V11)."""
 
 import copy
+import itertools
 from typing import Any
 
 import pytest
@@ -37,6 +38,15 @@ def test_fields_set_to_blanks_count_as_removed(blank: Json) -> None:
     after: Json = dict.fromkeys(LONG_NAMES, blank)
 
     assert reason(dict.fromkeys(LONG_NAMES, 1), after) == "only blanks are left"
+
+
+def test_a_change_within_the_only_field_is_judged_by_what_is_left() -> None:
+    values: list[Json] = [None, "", [], 1, 23, -0.5, True, "null", "nul", "a b", "é", {"null": 1}]
+    for old, new in itertools.permutations(values, 2):
+        before, after = ({"0": [[]] * 200, "k": value} for value in (old, new))
+
+        is_blank = bool(new in (None, "", []) and old not in (None, "", []))
+        assert (reason(before, after) is not None) == is_blank, (old, new)
 
 
 def test_zero_and_false_are_not_blank() -> None:

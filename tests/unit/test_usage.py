@@ -1,11 +1,11 @@
 """The usage ratio, its levels, and which writes still fit (V9)."""
 
-from dataclasses import replace
 from typing import Any, get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from seline.domain.usage import (
     LEVELS,

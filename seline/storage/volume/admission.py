@@ -7,8 +7,10 @@ V9  Growing writes are refused before the disk is full; restores, recoveries, de
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
+
+from msgspec.structs import replace
 
 from seline.clock import Clock
 from seline.domain.backup import Backup

@@ -61,6 +61,7 @@ class BackupIndex:
         self._known: set[str] = set()
         self._others: list[str] = []
         self._writing = 0
+        self._changed = False
 
     def of(self, document: str) -> list[Backup]:
         """Return a document's backups, newest first, with size and recorded revision.
@@ -119,6 +120,7 @@ class BackupIndex:
     def added(self, backup: Backup) -> None:
         """Add a backup that a commit made."""
         with self._lock:
+            self._changed = True
             self._by_document.setdefault(backup.document, {})[backup.name] = backup
             if len(self._by_document[backup.document]) == 1:
                 self._known.add(backup.document)
@@ -126,24 +128,36 @@ class BackupIndex:
     def removed(self, backup: Backup) -> None:
         """Remove a backup that was unlinked."""
         with self._lock:
+            self._changed = True
             self._by_document.get(backup.document, {}).pop(backup.name, None)
 
     def __enter__(self) -> Self:
+        """Begin the writer's work."""
+        self.begin()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """End the writer's work."""
+        self.end(failed=kind is not None)
+
+    def begin(self) -> None:
         """Begin the writer's work: only `added` and `removed` change the index. Re-entrant."""
         with self._lock:
             if not self._writing:
                 self._refresh()
+                self._changed = False
             self._writing += 1
-        return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+    def end(self, *, failed: bool = False) -> None:
         """End the writer's work. After an error the directory is listed again."""
         with self._lock:
             self._writing -= 1
-            if not self._writing:
-                self._listed_at = _NOT_LISTED
+            if self._writing or not (self._changed or failed):
+                return
+            self._listed_at = _NOT_LISTED
+            if not failed:
                 with suppress(StorageError):  # what was written is durable: list it again
-                    self._listed_at = self._stamp_of_directory() if kind is None else _NOT_LISTED
+                    self._listed_at = self._stamp_of_directory()
 
     def _stamp_of_directory(self) -> tuple[int, int]:
         try:

@@ -11,7 +11,7 @@ unreadable  an error; the file is not replaced
 """
 
 from collections.abc import Callable, Generator, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
@@ -130,10 +130,19 @@ class CurrentDocuments:
     @contextmanager
     def writing(self) -> Generator[None]:
         """Let only the writer change the indexes until the block ends."""
-        with ExitStack() as stack:
+        begun: list[BackupIndex] = []
+        try:
             for space in self.inspector.volume.spaces:
-                stack.enter_context(self.backup_index(space))
+                index = self.backup_index(space)
+                index.begin()
+                begun.append(index)
             yield
+        except BaseException:
+            for index in begun:
+                index.end(failed=True)
+            raise
+        for index in begun:
+            index.end()
 
     def backups(self, key: DocumentKey) -> Iterator[tuple[Backup, Judged]]:
         """Read and judge a document's backups one by one, newest first."""

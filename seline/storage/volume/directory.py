@@ -82,6 +82,7 @@ class VolumeDirectory:
     _users: int = 0
     _users_changed: threading.Condition = field(default_factory=threading.Condition)
     _subdirectories: list[tuple[str, int, int]] = field(default_factory=list[tuple[str, int, int]])
+    _held: dict[int, tuple[int, int]] = field(default_factory=dict[int, tuple[int, int]])
     """The sub-directories: name, parent's descriptor, own descriptor."""
     _spaces: int = -1
 
@@ -143,6 +144,7 @@ class VolumeDirectory:
     def _open_inner(self, name: str, inside: int) -> int:
         descriptor, _ = self._inner(name, inside)
         self._subdirectories.append((name, inside, descriptor))
+        self._held[descriptor] = _device_and_inode(os.fstat(descriptor))
         return descriptor
 
     def open_space(self, space: str) -> None:
@@ -297,17 +299,16 @@ class VolumeDirectory:
         """Reopen the sub-directories that were replaced or removed under their names."""
         for name, inside, descriptor in self._subdirectories:
             try:
-                there = files.status(inside, name)
+                there = _device_and_inode(files.status(inside, name))
             except OSError:
                 there = None
-            with raising(self.named, f"Looking at {name}/"):
-                is_same = there is not None and os.path.samestat(there, os.fstat(descriptor))
-            if not is_same:
+            if there != self._held[descriptor]:
                 found, is_new = self._inner(name, inside)
                 if is_new:
                     self.remade.append(name)
                 os.dup2(found, descriptor, inheritable=False)  # others keep the number
                 files.close(found)
+                self._held[descriptor] = _device_and_inode(os.fstat(descriptor))
 
     def _inner(self, name: str, inside: int) -> tuple[int, bool]:
         """Open a directory, making it if it is missing; return whether it was made."""

@@ -43,6 +43,8 @@ class Syncer:
         Raises DirectoryFailed.
         """
         unknown = [document for document in found if not self._is_known(document)]
+        if not unknown:
+            return
         with raising(DirectoryFailed, "Syncing the document"):
             for document in unknown:
                 self.make_file_durable(document)

@@ -259,8 +259,9 @@ class JournalCommitter:
             return False
         self.first.make_durable(found)
         missing = {item.key.space for item in found if self._is_new(item)}
-        spaces = missing.intersection(self._volume.spaces)
-        self.first.syncer.sync_directories(map(self._volume.documents, spaces), "Syncing a name")
+        if spaces := missing.intersection(self._volume.spaces):
+            directories = map(self._volume.documents, spaces)
+            self.first.syncer.sync_directories(directories, "Syncing a name")
         return True
 
     def _is_new(self, found: Found) -> bool:
