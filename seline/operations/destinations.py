@@ -226,12 +226,12 @@ class Destinations:
             raise _another(target, seen["marker"], job)
         await self._note(destination.name, **seen)
 
-    async def succeeded(self, destination: ObjectStore, lacking: Sequence[str]) -> None:
+    async def exported(self, destination: ObjectStore, lacking: Sequence[str]) -> None:
         """Record an export that was read back; it is whole if it lacks no document."""
         now, known = self._store.clock.now(), self.record(destination.name)
         since = known.whole_since or known.whole_at or now
         whole: dict[str, Any] = {} if lacking else {"whole_at": now, "whole_since": since}
-        await self._note(destination.name, failure="", cure="", lacking=tuple(lacking), **whole)
+        await self._note(destination.name, lacking=tuple(lacking), **whole)
 
     async def compared(self, destination: ObjectStore, **known: Any) -> None:
         """Record the fields `known`, with which the next copy is compared."""
@@ -250,8 +250,6 @@ class Destinations:
         taken_at = parse_instant(head.taken_at)
         await self._note(
             destination.name,
-            mirror_failure="",
-            mirror_cure="",
             mirrored_at=taken_at,
             mirrored_since=self.record(destination.name).mirrored_since or taken_at,
             sequence=head.sequence,
@@ -301,19 +299,27 @@ class Destinations:
         file: ExportsFile = await keep(self._file, keyed)
         return file.name_key
 
-    async def works(self, destination: ObjectStore) -> None:
-        """Record that a run of the mirror succeeded that had nothing to store."""
+    async def mirror_works(self, destination: ObjectStore) -> None:
+        """Record that a run of the mirror succeeded."""
         await self._note(destination.name, mirror_failure="", mirror_cure="")
 
+    async def export_works(self, destination: ObjectStore) -> None:
+        """Record that a run of the exports succeeded."""
+        await self._note(destination.name, failure="", cure="")
+
     async def failed(self, destination: ObjectStore, error: BaseException) -> None:
-        """Record why an export failed."""
+        """Record why an export failed. One that was stopped leaves why the last one did."""
         message, cure = _explained(error)
         _log.error("export to %s failed: %s", destination.name, message)
+        if self.record(destination.name).failure and not isinstance(error, Exception):
+            return
         now = self._store.clock.now()
         await self._note(destination.name, failed_at=now, failure=message, cure=cure)
 
     async def mirror_failed(self, destination: ObjectStore, error: BaseException) -> None:
-        """Record why a run of the mirror failed."""
+        """Record why a run of the mirror failed; a stopped one leaves why the last one did."""
+        if self.record(destination.name).mirror_failure and not isinstance(error, Exception):
+            return
         message, cure = _explained(error, job="mirror")
         await self._note(
             destination.name,

@@ -157,11 +157,12 @@ class Exporter:
             except BaseException as error:  # a cancelled export failed, too
                 await self.destinations.failed(destination, error)
                 raise
-            await self.destinations.succeeded(destination, done.lacking)
+            await self.destinations.exported(destination, done.lacking)
             if done.doubt:
                 failure = _in_doubt(destination.name, done)
                 await self.destinations.failed(destination, failure)
                 raise failure
+            await self.destinations.export_works(destination)
         record = self.destinations.record(destination.name)
         is_exposed = record.on_data_disk and not target.same_disk
         return f"{done.line}; {SAME_DISK}" if is_exposed else done.line

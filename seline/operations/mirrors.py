@@ -152,7 +152,6 @@ class _Lane:
         """Where another process is that mirrors the same volume."""
         self._is_known = False
         self._is_drilling = False
-        self._failed = False
         self.mirror = Mirror(
             store,
             target.destination,
@@ -271,12 +270,9 @@ class _Lane:
             line = await self._copied(accept=accept)
         except BaseException as error:  # a cancelled run failed, too
             self._is_known = False
-            self._failed = True
             await self._destinations.mirror_failed(destination, error)
             raise
-        if self._failed:
-            await self._destinations.works(destination)
-            self._failed = False
+        await self._destinations.mirror_works(destination)
         return line
 
     async def _copied(self, *, accept: bool) -> str:
@@ -305,12 +301,15 @@ class _Lane:
                 mirror_lacking=self.mirror.lacking,
                 mirror_older=self.mirror.older,
             )
+            if (choice := self._choice()) is not None:  # now, because the run may be stopped
+                await self._destinations.mirror_failed(destination, choice)
             contents = counted(len(head.objects), "content")
             line = f"{name}: {contents} for {counted(head.documents, 'document')}"
         await self._put_claim(accept=accept)
         if not (self._claimed_by or self._rival):
             line = "; ".join(filter(None, (line, await self._swept(is_written=head is not None))))
-        self._refuse_doubt()
+        if (choice := self._choice()) is not None:
+            raise choice
         return line
 
     async def _meet(self, *, accept: bool) -> None:
@@ -435,18 +434,18 @@ class _Lane:
         newest = self.mirror.newest
         return newest.doubt if newest is not None else ""
 
-    def _refuse_doubt(self) -> None:
-        """Raise ExportFailed if a person must choose between two copies."""
+    def _choice(self) -> ExportFailed | None:
+        """Return the error of a run after which a person must choose or mend, None without one."""
         name = self._target.destination.name
         if self._claimed_by:
-            raise ExportFailed(
+            return ExportFailed(
                 f"It keeps the copy of another volume, {self._claimed_by}. This volume's copy is "
                 "beside it; a restore takes the other one, and nothing is removed.",
                 hint=f"If this volume replaces that one, run `seline destinations accept {name}`. "
                 "If both are in use, give each a folder of its own in `exports.destinations`.",
             )
         if self._rival:
-            raise ExportFailed(
+            return ExportFailed(
                 f"Another process mirrors this volume: {self._rival}. One of them restored a copy "
                 "of it, or has a copy of its disk. A restore takes the newest copy of both, and "
                 "nothing is removed.",
@@ -454,15 +453,16 @@ class _Lane:
                 f"Then run `seline destinations accept {name}` with the other one.",
             )
         if self._damaged:
-            raise damaged(
+            return damaged(
                 f"It has {counted(len(self._damaged), 'head')} that cannot be read, "
                 f"{shortened(self._damaged)}, so no content is removed. It is removed once a newer "
                 "copy was proven, or is over a week old."
             )
         if self._newest_doubt:
-            raise ExportFailed(
+            return ExportFailed(
                 f"The newest copy is in doubt: {self._newest_doubt}. A restore takes the last "
                 "one from before the loss, if one is here, and no such copy is removed.",
                 hint=f"If that is meant, run `seline destinations accept {name}`. If not, `seline "
                 "restore NAME` brings a deleted document back.",
             )
+        return None

@@ -102,7 +102,7 @@ def test_a_damaged_copy_is_made_again_and_drilled(tmp_path: Path, follow: Follow
 
 
 @pytest.mark.parametrize("is_meant", [True, False])
-@pytest.mark.follows("operations/mirrors:_refuse_doubt*")
+@pytest.mark.follows("operations/mirrors:_choice*")
 def test_a_copy_that_lost_much_is_accepted_or_mended(
     tmp_path: Path, follow: Follow, is_meant: bool
 ) -> None:
@@ -122,7 +122,7 @@ def test_a_copy_that_lost_much_is_accepted_or_mended(
     assert check(line)["status"] == "ok"
 
 
-@pytest.mark.follows("operations/mirrors:_refuse_doubt")
+@pytest.mark.follows("operations/mirrors:_choice")
 def test_a_volume_that_replaces_another_is_accepted(tmp_path: Path, follow: Follow) -> None:
     for name in ("old", "new"):
         (tmp_path / name).mkdir()
@@ -134,7 +134,7 @@ def test_a_volume_that_replaces_another_is_accepted(tmp_path: Path, follow: Foll
     assert check(line)["status"] == "ok"
 
 
-@pytest.mark.follows("operations/mirrors:_refuse_doubt#2")
+@pytest.mark.follows("operations/mirrors:_choice#2")
 def test_a_twin_is_stopped_and_the_other_one_accepted(tmp_path: Path, follow: Follow) -> None:
     """The commands run one after the other: each is a process that mirrors."""
     for name in ("bot", "twin"):

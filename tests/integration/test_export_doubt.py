@@ -213,6 +213,24 @@ async def test_a_restored_volume_compares_with_the_exports_that_are_there(
     await again.store.close()
 
 
+async def test_an_export_that_is_stopped_leaves_the_choice_that_a_doubt_waits_for(bot: Bot) -> None:
+    await emptied(bot)
+    reached = asyncio.Event()
+
+    async def hanging(_key: str, _data: bytes, *, replace: bool = True) -> None:
+        reached.set()
+        await asyncio.Event().wait()
+
+    bot.bucket.put = hanging  # type: ignore[method-assign]
+    run = asyncio.create_task(export(bot, d="stopped"))
+    await reached.wait()
+    run.cancel()
+    await asyncio.gather(run, return_exceptions=True)
+
+    record = bot.operations.exports.destinations.record("nas")
+    assert "destinations accept nas" in record.cure
+
+
 async def test_another_volume_in_the_folder_is_neither_compared_nor_stopped(
     bot: Bot, tmp_path: Path
 ) -> None:

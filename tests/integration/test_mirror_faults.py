@@ -4,6 +4,7 @@ import asyncio
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from seline.errors import ExportFailed
 from seline.operations.copies import Copies
 from seline.outbound.destinations.folder import Folder
 from seline.outbound.sealing import AgeSealer
-from seline.ports.destinations import ObjectForbidden, Target
+from seline.ports.destinations import Listed, ObjectForbidden, Target
 from seline.ports.sealing import UNSEALED
 from tests.mirrored_bot import HOUR_S, Bot, Counted, folder, heads
 
@@ -148,6 +149,49 @@ async def test_a_failure_is_over_once_a_run_that_stores_nothing_succeeds(bot: Bo
     bot.bucket.list = real  # type: ignore[method-assign]
     await bot.mirrored()
     assert bot.operations.exports.destinations.record("bucket").mirror_failure == ""
+
+
+@pytest.mark.parametrize("hangs_at", ["/heads", "/objects"])
+async def test_a_run_that_is_stopped_leaves_the_choice_that_a_doubt_waits_for(
+    bot: Bot, hangs_at: str
+) -> None:
+    """It is stopped after it has stored a head in doubt, or while it stores the next one."""
+    for number in range(4):
+        await bot.data.save_json(f"{number}.json", {"n": number})
+    await bot.mirrored()
+    for number in range(3):
+        await bot.data.delete(f"{number}.json")
+    real_put, real_list, reached = bot.bucket.put, bot.bucket.list, asyncio.Event()
+
+    async def hang(path: str) -> None:
+        if path.endswith(hangs_at):
+            reached.set()
+            await asyncio.Event().wait()
+
+    async def listing(path: str) -> Sequence[Listed]:
+        await hang(path)
+        return await real_list(path)
+
+    async def put(key: str, data: bytes, *, replace: bool = True) -> None:
+        await hang(key.rpartition("/")[0])
+        await real_put(key, data, replace=replace)
+
+    if hangs_at == "/heads":
+        bot.clock.advance(HOUR_S)
+        bot.bucket.list = listing  # type: ignore[method-assign]
+    else:
+        with pytest.raises(ExportFailed, match="in doubt"):
+            await bot.mirrored()
+        await bot.data.save_json("4.json", {"n": 4})
+        bot.bucket.put = put  # type: ignore[method-assign]
+    run = asyncio.create_task(bot.mirrored())
+    await reached.wait()
+    await bot.operations.mirrors.close()
+    await asyncio.gather(run, return_exceptions=True)
+
+    record = bot.operations.exports.destinations.record("bucket")
+    assert "destinations accept bucket" in record.mirror_cure
+    assert "in doubt" in record.mirror_failure
 
 
 async def test_backups_that_a_restore_adds_are_copied(
