@@ -29,6 +29,7 @@ from seline.alerts.signals import (
     usage_signals,
 )
 from seline.domain.alerts.lifecycle import Alert, AlertType, Signal
+from seline.domain.copy import STILL_COPYING
 from seline.domain.job import JobStatus, Run, RunOutcome
 from seline.domain.report import VerifyReport
 from seline.errors import ExportFailed, SelineError, VolumeBusy, VolumeFailed
@@ -220,6 +221,8 @@ class AlertProcess:
         if run.outcome in NO_RESULT:
             return ()
         succeeded, measured = run.outcome is RunOutcome.OK, self._operations.usage.measured
+        if succeeded and run.job == "mirror" and STILL_COPYING in run.detail:
+            return ()  # the copy may fail as the last one did
         fix = "" if succeeded else self._choice_after(run.job)
         signals = run_signals(run.job, succeeded=succeeded, detail=run.detail, fix=fix)
         if run.job != "usage" or not succeeded or measured is None:

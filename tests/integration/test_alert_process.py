@@ -17,6 +17,7 @@ from aiohttp import web
 
 from seline.alerts import process, queue
 from seline.alerts.process import AlertProcess
+from seline.domain.copy import STILL_COPYING
 from seline.domain.job import Run, RunOutcome
 from seline.domain.usage import LEVELS, UsageLevel
 from seline.errors import UnsupportedFormat, VolumeFull
@@ -578,6 +579,23 @@ async def test_a_skipped_run_opens_no_alert_and_ends_none(
         found = [alert for alert in await place.alerts() if alert["type"] == "job_overdue"]
 
     assert [(alert["details"]["job"], alert["state"]) for alert in found] == [("rotation", "open")]
+
+
+async def test_a_copy_in_progress_does_not_end_the_alert_of_a_failed_one(
+    receiver: Receiver, tmp_path: Path
+) -> None:
+    """A destination that hangs fails after a minute, and until then each run only waits."""
+    async with running(tmp_path, receiver) as place:
+        now = place.server.operations.store.clock.now()
+        for outcome, detail in (
+            (RunOutcome.FAILED, "bucket: it did not answer"),
+            (RunOutcome.OK, f"bucket: {STILL_COPYING}"),
+        ):
+            run = Run(id="1", job="mirror", started_at=now, outcome=outcome, detail=detail)
+            await place.server.alerts.report_run(run)
+        states = [alert["state"] for alert in await place.alerts() if alert["type"] == "job_failed"]
+
+    assert states == ["open"]
 
 
 async def test_the_alert_of_an_export_in_doubt_ends_once_it_is_accepted(
