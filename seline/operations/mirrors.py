@@ -152,6 +152,8 @@ class _Lane:
         """Where another process is that mirrors the same volume."""
         self._is_known = False
         self._is_drilling = False
+        self._failure: Exception | None = None
+        """What made the last copy fail, None if it succeeded."""
         self.mirror = Mirror(
             store,
             target.destination,
@@ -169,9 +171,12 @@ class _Lane:
             self.task = asyncio.get_running_loop().create_task(self._run(), name=name)
 
     def outcome(self) -> Outcome:
-        """Return what the copy did in a line, empty without one, or what made it fail."""
+        """Return what the copy did in a line, or what made it fail.
+
+        Without one it is empty, or what made the last one fail: a doubt lasts until a change.
+        """
         if self.task is None:
-            return ""
+            return self._failure or ""
         if not self.task.done():
             return f"{self._target.destination.name}: {STILL_COPYING}"
         task, self.task = self.task, None
@@ -270,8 +275,10 @@ class _Lane:
             line = await self._copied(accept=accept)
         except BaseException as error:  # a cancelled run failed, too
             self._is_known = False
+            self._failure = error if isinstance(error, Exception) else self._failure
             await self._destinations.mirror_failed(destination, error)
             raise
+        self._failure = None
         await self._destinations.mirror_works(destination)
         return line
 

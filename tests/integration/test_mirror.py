@@ -88,6 +88,8 @@ async def test_a_loss_of_half_the_documents_is_in_doubt_until_it_is_accepted(
         await bot.data.delete(f"{number}.json")
     with pytest.raises(ExportFailed, match=r"1 of 4 documents.*destinations accept bucket"):
         await bot.mirrored()
+    with pytest.raises(ExportFailed, match=r"1 of 4 documents"):
+        await bot.mirrored()
     assert [bool(head.doubt) for head in heads(place)] == [True, False]
     bot.clock.advance(400 * 24 * HOUR_S)
     with pytest.raises(ExportFailed, match="no such copy is removed"):
