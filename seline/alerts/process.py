@@ -223,8 +223,7 @@ class AlertProcess:
         succeeded, measured = run.outcome is RunOutcome.OK, self._operations.usage.measured
         if succeeded and run.job == "mirror" and STILL_COPYING in run.detail:
             return ()  # the copy may fail as the last one did
-        fix = "" if succeeded else self._choice_after(run.job)
-        signals = run_signals(run.job, succeeded=succeeded, detail=run.detail, fix=fix)
+        signals = run_signals(run.job, succeeded=True) if succeeded else self._failed_signals(run)
         if run.job != "usage" or not succeeded or measured is None:
             return signals
         return [
@@ -242,14 +241,21 @@ class AlertProcess:
             *forecast_signals(measured.forecast.days if measured.forecast else None),
         ]
 
-    def _choice_after(self, job: str) -> str:
+    def _failed_signals(self, run: Run) -> list[Signal]:
+        """Return the signals of a failed run; its choices are the next step, not a detail."""
+        detail, choices = run.detail, self._choices_after(run.job)
+        for choice in choices:
+            detail = detail.replace(f" {choice}", "")
+        return run_signals(run.job, succeeded=False, detail=detail, fix=" ".join(choices))
+
+    def _choices_after(self, job: str) -> list[str]:
         """Return the choices that a failed job waits for, empty if it needs only another run."""
         records = [record for _, record in self._operations.exports.destinations.records()]
         cures = {
             "export": [record.cure for record in records],
             "mirror": [record.mirror_cure for record in records],
         }
-        return " ".join(dict.fromkeys(cure for cure in cures.get(job, ()) if ACCEPT in cure))
+        return list(dict.fromkeys(cure for cure in cures.get(job, ()) if ACCEPT in cure))
 
     def _beat(self) -> None:
         """Send a heartbeat after a check that found nothing broken, if no alert stops it."""

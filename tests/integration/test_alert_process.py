@@ -615,6 +615,7 @@ async def test_the_alert_of_an_export_in_doubt_ends_once_it_is_accepted(
             "If that is meant, run `seline destinations accept nas`. If not, `seline restore NAME` "
             "brings a deleted document back."
         )
+        assert alert["summary"].endswith("and no such export is removed.")
         await asyncio.sleep(1.01)
         assert (await place.client.call("POST", "/destinations/nas/accept"))[0] == 200
         [over] = await until(lambda: received(receiver, "job_failed", state="resolved"))
