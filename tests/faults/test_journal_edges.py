@@ -13,7 +13,8 @@ import pytest
 from seline.blocking import Seline, open_seline
 from seline.domain.json_codec import encode
 from seline.errors import OutcomeUnknown, VolumeFull
-from seline.storage.volume import files
+from seline.storage.volume import batches as batches_of_the_writer
+from seline.storage.volume import files, reopen
 from seline.storage.volume.journal import checkpoint as checkpoints
 from seline.storage.volume.journal.codec import (
     BLOCK_BYTES,
@@ -25,7 +26,8 @@ from seline.storage.volume.journal.codec import (
     encode_batch,
 )
 from seline.storage.volume.journal.journal import JournalFile, damaged
-from tests.faults.injection import failing_call, incident_kinds
+from tests.faults.injection import failing_call, incident_kinds, store_of
+from tests.faults.test_only_in_the_journal import wait_for
 
 JOURNAL_BYTES = 64 << 10
 LONG = 10_000
@@ -204,6 +206,28 @@ def test_dropped_backups_do_not_make_the_journal_grow(seline: Seline, tmp_path: 
             seline.data.documents()
 
     assert sizes(tmp_path / "data") == {JOURNAL_BYTES}
+
+
+# defects
+
+
+def test_a_defect_while_files_are_written_does_not_end_the_writer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The change is durable; the volume is reopened, and its file is written then."""
+    for module in (reopen, batches_of_the_writer):
+        monkeypatch.setattr(module, "REOPEN_EVERY_S", 0.02)
+    with opened(tmp_path / "data", within_ms=1) as seline:
+        seline.data.save_json("a.json", value(1))
+        seline.data.documents()
+        with monkeypatch.context() as patch:
+            patch.setattr(files, "exchange", lambda *_: 1 / 0)
+            seline.data.save_json("a.json", value(2))
+            wait_for(lambda: "disk_error" in incident_kinds(seline))
+        wait_for(lambda: store_of(seline).medium.unavailable() is None)
+        seline.data.save_json("b.json", value(1))
+
+        assert (tmp_path / "data" / "a.json").read_bytes() == encode(value(2))
 
 
 # damage

@@ -104,17 +104,22 @@ class Batches:
         if self.reopener.failure is None:
             try:
                 self.committer.settle(self.clock.now())
-            except CommitFailed as error:
-                self.reopener.fail(error.error, error.doing, frozenset())
+            except Exception as error:  # noqa: BLE001  # a defect must not end the writer
+                self._fail(error)
 
     def _tended(self, now: datetime) -> bool:
         """Do what the committer has to do; return False, and refuse writes, if the disk failed."""
         try:
             self._tend_again_s = self.committer.tend(now)
-        except CommitFailed as error:
-            self.reopener.fail(error.error, error.doing, frozenset())
+        except Exception as error:  # noqa: BLE001  # a defect must not end the writer
+            self._fail(error)
             return False
         return True
+
+    def _fail(self, error: Exception) -> None:
+        """Refuse writes until the reopening, which replays what was not written."""
+        failed = error if isinstance(error, CommitFailed) else _unforeseen(error)
+        self.reopener.fail(failed.error, failed.doing, frozenset())
 
     def _finder(self) -> Callable[[DocumentKey], Found]:
         find = self.current_documents.finder()
