@@ -230,6 +230,31 @@ def test_a_defect_while_files_are_written_does_not_end_the_writer(
         assert (tmp_path / "data" / "a.json").read_bytes() == encode(value(2))
 
 
+# room
+
+
+def test_what_has_no_room_for_its_file_is_not_taken(
+    seline: Seline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """V9: the journal has room for it, but its file could never be written."""
+    names = [f"{number}.json" for number in range(4)]
+    seline.data.save_json("first.json", value(1))
+    seline.data.documents()
+    two_files_left = list(os.statvfs("."))
+    two_files_left[7] = 2
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fstatvfs", lambda _: os.statvfs_result(two_files_left))
+        for name in names[:2]:
+            seline.data.save_json(name, value(1))
+        with pytest.raises(VolumeFull):
+            seline.data.save_json(names[2], value(1))
+        seline.data.delete(names[0])
+        seline.data.save_json(names[3], value(1))
+
+    listed = [info.name for info in seline.data.documents()]
+    assert listed == [names[1], names[3], "first.json"]
+
+
 # damage
 
 

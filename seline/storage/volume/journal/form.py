@@ -58,6 +58,7 @@ from seline.storage.volume.journal.pending import RETRY_S, PendingDocuments, car
 from seline.storage.volume.journal.provision import JournalProvision
 from seline.storage.volume.journal.publishing import Publisher, Unpublished
 from seline.storage.volume.journal.replaying import JournalReplay
+from seline.storage.volume.journal.room import check_room
 from seline.storage.volume.os_errors import (
     CommitFailed,
     DirectoryFailed,
@@ -145,6 +146,9 @@ class JournalCommitter:
         if journal is None or not all(map(self._is_plain, plan.publishes)):
             self._give_up(plan, now)
             return self.first.commit(plan, now=now)
+        for publish in plan.publishes:
+            self._volume.open_space(publish.key.space)
+        check_room(self._volume, lambda: self._pending.documents, plan.publishes)
         self._refuse_stale(plan.publishes)
         if not self._is_found_durable(plan.publishes):
             self._give_up(plan, now)
