@@ -1,6 +1,7 @@
 """The journal where something else fails too: damage, a stuck file, an edit, a full file."""
 
 import errno
+import json
 import os
 import shutil
 import threading
@@ -49,10 +50,10 @@ def seline(tmp_path: Path) -> Iterator[Seline]:
         yield store
 
 
-def crashed(tmp_path: Path) -> Path:
+def crashed(tmp_path: Path, data: Path | None = None) -> Path:
     """Return the volume of the fixture `seline` as a kill of its process would leave it now."""
     return shutil.copytree(
-        tmp_path / "data", tmp_path / "crashed", ignore=shutil.ignore_patterns("*.sock")
+        data or tmp_path / "data", tmp_path / "crashed", ignore=shutil.ignore_patterns("*.sock")
     )
 
 
@@ -230,7 +231,7 @@ def test_a_defect_while_files_are_written_does_not_end_the_writer(
         assert (tmp_path / "data" / "a.json").read_bytes() == encode(value(2))
 
 
-# room
+# room, and files that another program removes
 
 
 def test_what_has_no_room_for_its_file_is_not_taken(
@@ -253,6 +254,21 @@ def test_what_has_no_room_for_its_file_is_not_taken(
 
     listed = [info.name for info in seline.data.documents()]
     assert listed == [names[1], names[3], "first.json"]
+
+
+def test_a_journal_that_another_program_removed_is_made_anew(
+    seline: Seline, tmp_path: Path
+) -> None:
+    """Else what is acknowledged from then on is in a file that no start finds."""
+    for number, name in enumerate(NAMES):
+        seline.data.save_json("a.json", value(number))
+        (tmp_path / "data" / ".seline" / name).unlink()
+        seline.data.save_json("b.json", value(number))
+
+        assert json.loads((tmp_path / "data" / "a.json").read_bytes()) == value(number)
+        with opened(crashed(tmp_path / str(number), tmp_path / "data")) as again:
+            assert again.data.load_json("b.json") == value(number)
+    assert sizes(tmp_path / "data") == {JOURNAL_BYTES}
 
 
 # damage

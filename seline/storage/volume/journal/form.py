@@ -142,6 +142,7 @@ class JournalCommitter:
 
     def commit(self, plan: Plan, *, now: datetime) -> Committed:
         self._checkpoint.check()
+        self._replace_removed(now)
         journal = self._journal
         if journal is None or not all(map(self._is_plain, plan.publishes)):
             self._give_up(plan, now)
@@ -404,6 +405,19 @@ class JournalCommitter:
             with raising(StagingFailed, "Erasing the journal"):
                 for file in self._journal.files:
                     file.erase()
+
+    def _replace_removed(self, now: datetime) -> None:
+        """Make the journal anew if another program removed a file of it: no start would find it.
+
+        Raises StagingFailed or DirectoryFailed.
+        """
+        if self._journal is None or self._journal.is_in_place(self._volume):
+            return
+        self._drain(now)
+        if self._pending.keys:
+            raise self._pending.stuck(self._pending.keys)
+        self._forget()
+        self._journal = self._provision.begin()
 
     def _forget(self) -> None:
         self._pending.clear()

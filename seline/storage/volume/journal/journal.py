@@ -111,6 +111,7 @@ class Journal:
         """Begin with files that were read and are clean."""
         self.files = journal_files
         self.active = journal_files[0]
+        self._inodes = [os.fstat(file.descriptor).st_ino for file in journal_files]
         self._number = 0
 
     @property
@@ -166,6 +167,14 @@ class Journal:
         with raising(InDoubt, doing):
             files.overwrite(file.descriptor, bytes(BLOCK_BYTES), file.tail)
         raise StagingFailed(error, doing) from error
+
+    def is_in_place(self, volume: VolumeDirectory) -> bool:
+        """Whether the files have their names; another program may have removed them."""
+        try:
+            named = [files.status(volume.seline, file.name).st_ino for file in self.files]
+        except OSError:
+            return False
+        return named == self._inodes
 
     def switch(self) -> None:
         """Let the other file, which is clean, take the batches from now on."""
