@@ -58,6 +58,7 @@ class VolumeMedium:
 
     @while_open
     def backup_count(self, space: str) -> int:
+        self.settle()
         return sum(self.current_documents.backup_index(space).counts().values())
 
     @while_open
@@ -149,9 +150,14 @@ class VolumeMedium:
 
     @while_open
     def rescue(self, key: DocumentKey) -> Content | None:
+        held = self.batches.committer.overlay.answer(key)
+        if held is None or isinstance(held, Content):
+            return held
         return self.current_documents.find(key).content
 
     def remembers(self, key: DocumentKey) -> bool:
+        if isinstance(self.batches.committer.overlay.answer(key), Content):
+            return True
         inspector = self.current_documents.inspector
         return inspector.last_edit(key) is not None or inspector.last_known(key) is not None
 
@@ -183,6 +189,11 @@ class VolumeMedium:
         self.volume.announce(**fields)
 
     # parts
+
+    def settle(self) -> None:
+        """Have the files written of what is in the journal, before they are listed or read."""
+        if self.batches.committer.is_behind:
+            self.writer.run_between(self.batches.settle)
 
     def _write_report(self, data: bytes) -> None:
         """Write the report where no other program's file is; announce once if that is not the top.

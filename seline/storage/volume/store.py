@@ -78,7 +78,7 @@ class VolumeStore:
 
     @while_open
     def documents(self, space: str, *, deleted: bool = False) -> Sequence[DocumentInfo]:
-        self._settle()
+        self.medium.settle()
         counts = self.current_documents.backup_index(space).counts()
         names = self._document_names(space)
         if deleted:
@@ -88,12 +88,12 @@ class VolumeStore:
 
     @while_open
     def backups(self, key: DocumentKey) -> Sequence[Backup]:
-        self._settle()
+        self.medium.settle()
         return self.current_documents.backup_index(key.space).of(key.name)
 
     @while_open
     def read_backup(self, key: DocumentKey, backup: str) -> Judged:
-        self._settle()
+        self.medium.settle()
         parsed = parse_backup_name(backup)
         if parsed is None or parsed[0] != key.name:
             raise BackupNotFound(
@@ -135,11 +135,6 @@ class VolumeStore:
         self.volume.close()
 
     # parts
-
-    def _settle(self) -> None:
-        """Have the files written of what is in the journal, before they are listed or read."""
-        if self.batches.committer.is_behind:
-            self.writer.run_between(self.batches.settle)
 
     def _document_names(self, space: str) -> list[str]:
         """List a space's documents by name, sorted; what the journal has counts."""
