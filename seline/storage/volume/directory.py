@@ -203,6 +203,11 @@ class VolumeDirectory:
         """Whether it is closed, or about to be."""
         return self._closed or self.given_up()
 
+    @property
+    def holds_descriptors(self) -> bool:
+        """Whether it is not closed; the inode of a closed one may be another directory's by now."""
+        return bool(self._subdirectories)
+
     @contextlib.contextmanager
     def in_use(self) -> Generator[None]:
         """Keep the descriptors open until the block ends. Raises StoreClosed or ForkedStore."""
@@ -490,7 +495,8 @@ def opened_in_this_process(top: int) -> list[VolumeDirectory]:
     """Return the open volumes of this process that hold the directory of a descriptor."""
     there = _device_and_inode(os.fstat(top))
     with _open_volumes_lock:
-        return [volume for volume in _open_volumes if volume.device_and_inode == there]
+        held = [volume for volume in _open_volumes if volume.holds_descriptors]
+    return [volume for volume in held if volume.device_and_inode == there]
 
 
 def _opened(descriptors: dict[str, int], space: str) -> int:
