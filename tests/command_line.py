@@ -22,6 +22,7 @@ from typing import Any, Final
 
 from seline.blocking import open_seline
 from seline.cli import main
+from tests.faults.forms import chosen
 
 RUN_S: Final = 60
 SETTLES_SOON: Final = {"SELINE_STORAGE__SETTLE_S": "0.2"}
@@ -172,7 +173,7 @@ def line_at(folder: Path, **environ: str) -> Line:
     scratch = folder / "scratch"
     scratch.mkdir(exist_ok=True)
     passed_on = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
-    own = {"SELINE_DATA_DIR": "data", "TMPDIR": str(scratch), **SETTLES_SOON}
+    own = {"SELINE_DATA_DIR": "data", "TMPDIR": str(scratch), **SETTLES_SOON, **chosen()}
     return Line(folder=folder, environ={**passed_on, **own, **environ})
 
 

@@ -22,12 +22,12 @@ from seline.library import Seline
 from seline.server import Serving, serving
 from tests.clocks import FakeClock
 from tests.command_line import SETTLES_SOON
-from tests.faults.forms import EACH, FORMS
+from tests.faults.forms import EACH, FORMS, PUBLISH_WITHIN_MS, SMALL_JOURNAL, synced_in_its_files
 from tests.http_client import settings_for
 from tests.installing import installing
 
 os.environ["SELINE_STRICT"] = "1"
-os.environ.update(SETTLES_SOON)
+os.environ.update(SETTLES_SOON | SMALL_JOURNAL)
 for name in ("http_proxy", "https_proxy", "all_proxy"):  # a test's receiver is on this machine
     os.environ.pop(name, None)
     os.environ.pop(name.upper(), None)
@@ -92,6 +92,18 @@ def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
     """Have every store of the test use one form of the commit; return its name."""
     FORMS[request.param](monkeypatch)
     return str(request.param)
+
+
+@pytest.fixture
+def first_form(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have every store of the test sync each change in its files."""
+    synced_in_its_files(monkeypatch)
+
+
+@pytest.fixture
+def files_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have every store of the test write a file before the change is answered."""
+    monkeypatch.setenv(PUBLISH_WITHIN_MS, "0")
 
 
 @pytest.fixture

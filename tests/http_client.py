@@ -8,6 +8,7 @@ import aiohttp
 
 from seline.http import PREFIX
 from seline.settings import load_settings
+from tests.faults.forms import chosen
 
 ADMIN = "an-admin-token-of-some-length"
 NAME = "user_profile.json"
@@ -23,7 +24,7 @@ def settings_for(data_dir: Path, **arguments: object) -> Any:
         "server.admin_token": ADMIN,
     }
     named.update({name.replace("__", "."): value for name, value in arguments.items()})
-    return load_settings(environ={}, arguments=named)
+    return load_settings(environ=chosen(), arguments=named)
 
 
 class Client:

@@ -10,12 +10,15 @@ from seline.ports.store import DocumentStore
 from seline.settings import Settings, load_settings
 from seline.storage.volume.open import open_volume
 from seline.storage.volume.store import VolumeStore
+from tests.faults.forms import chosen
 
 
 def settings(*, strict: bool = False, **arguments: Any) -> Settings:
     """Return the default settings, with some changed (`storage__volume_limit_mb=5`)."""
     named = {name.replace("__", ".", 1): value for name, value in arguments.items()}
-    return load_settings(environ={"SELINE_STRICT": str(strict).lower()}, arguments=named)
+    return load_settings(
+        environ={"SELINE_STRICT": str(strict).lower(), **chosen()}, arguments=named
+    )
 
 
 def managed(store: object, *, clock: Clock | None = None, **arguments: Any) -> ManagedStore:

@@ -17,6 +17,7 @@ import msgspec
 from seline.errors import SelineError
 from seline.server.serving import Serving, serving
 from seline.settings import load_settings
+from tests.faults.forms import chosen
 
 FORKSERVER: Final = get_context("forkserver")
 FORKSERVER.set_forkserver_preload(["tests.every_import", "tests.acceptance.bot"])
@@ -52,7 +53,7 @@ def _run(work: str, arguments: dict[str, Any], notebook: str) -> None:
 
 
 async def _open(work: str, arguments: dict[str, Any], notes: "_Notebook") -> None:
-    settings = load_settings(environ={}, arguments=arguments)
+    settings = load_settings(environ=chosen(), arguments=arguments)
     async with serving(settings, http=False) as server:
         await server.acquired()
         incidents = [incident.summary for incident in server.operations.store.incidents()]

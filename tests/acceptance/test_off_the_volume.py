@@ -32,6 +32,7 @@ from seline.server.serving import Serving, serving
 from seline.settings import Settings, load_settings
 from tests.acceptance.bot import lines, mirrored, started
 from tests.acceptance.s3_services import moto
+from tests.faults.forms import chosen
 from tests.s3_server import BUCKET, KEY_ID, SECRET, Fault, S3Server, refused, s3_server
 
 pytestmark = [pytest.mark.prove, pytest.mark.timeout(400)]
@@ -68,7 +69,7 @@ def settings_of(data_dir: Path, *destinations: dict[str, Any], **more: Any) -> d
 
 
 def loaded(arguments: Mapping[str, Any]) -> Settings:
-    return load_settings(environ={}, arguments=dict(arguments))
+    return load_settings(environ=chosen(), arguments=dict(arguments))
 
 
 def store_of(arguments: Mapping[str, Any], name: str = "bucket") -> ObjectStore:

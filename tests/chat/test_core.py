@@ -190,6 +190,7 @@ async def test_an_export_is_encrypted_for_the_recipients(tmp_path: Path) -> None
     assert NAME.encode() not in done.file.data
 
 
+@pytest.mark.usefixtures("files_at_once")
 async def test_a_server_shows_its_alerts(tmp_path: Path) -> None:
     """List the open alerts with a button for the document of each."""
     settings = settings_for(tmp_path / "data", storage__settle_s=0, chat__owners=["telegram:7"])

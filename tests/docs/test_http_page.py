@@ -15,6 +15,7 @@ from seline.http.routes import ROUTES
 from seline.server import Serving, serving
 from seline.settings import load_settings
 from tests.docs.blocks import ROOT
+from tests.faults.forms import chosen
 
 DESCRIPTION = description(ROUTES)
 PAGE = (ROOT / "docs" / "http.md").read_text(encoding="utf-8")
@@ -26,7 +27,7 @@ async def test_every_answer_on_the_page_has_the_fields_of_the_server(tmp_path: P
     """Call each route in turn, on a server that has one document and one broken one."""
     answers: dict[str, Any] = {}
     settings = load_settings(
-        environ={},
+        environ=chosen(),
         arguments={
             "storage.data_dir": str(tmp_path / "data"),
             "server.host": "127.0.0.1",

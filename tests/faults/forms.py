@@ -3,8 +3,13 @@
 The fixture `form` has every store of a test use one. A module whose tests look at the files asks
 for those that write them at once: `pytestmark = each_form_at_once`. The short tests run over some
 of the forms, and `make prove` over all.
+
+Other tests have the form that a user has, with a small journal: their files follow a save. One
+that changes a file by hand uses the fixture `files_at_once`, and one of the first form's system
+calls `first_form`.
 """
 
+import os
 from collections.abc import Callable, Mapping
 from typing import Final, TypeAlias
 
@@ -12,6 +17,10 @@ import pytest
 
 from seline.storage.volume.journal import codec
 
+JOURNAL_BYTES: Final = "SELINE_STORAGE__JOURNAL_BYTES"
+PUBLISH_WITHIN_MS: Final = "SELINE_STORAGE__PUBLISH_WITHIN_MS"
+SMALL_JOURNAL: Final = {JOURNAL_BYTES: "262144"}
+"""For the tests that do not care: the default writes 16 MiB of zeros to each new volume."""
 Form: TypeAlias = Callable[[pytest.MonkeyPatch], None]
 FIRST: Final = "synced in its files"
 JOURNAL: Final = "by a journal"
@@ -30,7 +39,7 @@ each_form_at_once: Final = [
 
 def synced_in_its_files(patch: pytest.MonkeyPatch) -> None:
     """Use the first form."""
-    patch.setenv("SELINE_STORAGE__JOURNAL_BYTES", "0")
+    patch.setenv(JOURNAL_BYTES, "0")
 
 
 def by_a_journal(patch: pytest.MonkeyPatch) -> None:
@@ -39,14 +48,14 @@ def by_a_journal(patch: pytest.MonkeyPatch) -> None:
     Small documents, too, are recorded by what differs.
     """
     patch.setattr(codec, "DELTA_BYTES_MIN", 64)
-    patch.setenv("SELINE_STORAGE__JOURNAL_BYTES", "65536")
-    patch.setenv("SELINE_STORAGE__PUBLISH_WITHIN_MS", "0")
+    patch.setenv(JOURNAL_BYTES, "65536")
+    patch.setenv(PUBLISH_WITHIN_MS, "0")
 
 
 def by_a_journal_with_files_later(patch: pytest.MonkeyPatch) -> None:
     """Use the second form, and write the files after a change was answered."""
     by_a_journal(patch)
-    patch.setenv("SELINE_STORAGE__PUBLISH_WITHIN_MS", "10000")
+    patch.setenv(PUBLISH_WITHIN_MS, "10000")
 
 
 FORMS: Final[Mapping[str, Form]] = {
@@ -54,6 +63,13 @@ FORMS: Final[Mapping[str, Form]] = {
     JOURNAL: by_a_journal,
     FILES_LATER: by_a_journal_with_files_later,
 }
+
+
+def chosen() -> dict[str, str]:
+    """Return the variables of this environment that choose a form, for one without others."""
+    return {
+        name: os.environ[name] for name in (JOURNAL_BYTES, PUBLISH_WITHIN_MS) if name in os.environ
+    }
 
 
 def labelled(what: str, form: str) -> str:

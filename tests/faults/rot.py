@@ -10,6 +10,7 @@ import os
 import random
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -30,6 +31,7 @@ from seline.domain.job import JobRecord, Run, RunOutcome
 from seline.library import Seline as AwaitedSeline
 from seline.storage.volume.commit.exchange_form import ExchangeCommitter
 from seline.storage.volume.commit.record import decode_record
+from tests.faults.forms import synced_in_its_files
 
 BLOCK_BYTES: Final = 512
 PAGE_BYTES: Final = 4096
@@ -447,7 +449,10 @@ def crash_in_transaction(filled: FilledVolume, workspace: Path) -> list[CrashedV
         if len(published) == len(CHANGED) // 2:
             copy_volume()
 
-    with pytest.MonkeyPatch.context() as patch, open_small(directory) as seline:
+    with ExitStack() as stack:
+        patch = stack.enter_context(pytest.MonkeyPatch.context())
+        synced_in_its_files(patch)  # only this form writes a record
+        seline = stack.enter_context(open_small(directory))
         _call_before(patch, "_publish", copy_volume)
         _call_before(patch, "_sync_documents", copy_volume)
         _call_after(patch, "_publish_one", copy_at_half)

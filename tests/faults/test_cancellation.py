@@ -100,7 +100,8 @@ def volume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         time.sleep(SYNC_S)
         os.fsync(descriptor)
 
-    monkeypatch.setattr(files, "sync", sync)
+    for name in ("sync", "sync_data"):
+        monkeypatch.setattr(files, name, sync)
     if not os.access(MEMORY, os.W_OK):
         yield tmp_path / "data"
         return
@@ -112,7 +113,7 @@ def volume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def gate(volume: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SyncGate]:
     """Yield a gate that can block the writer at every sync."""
     gate = SyncGate()
-    monkeypatch.setattr(files, "sync", gate)
+    gate.install(monkeypatch)
     yield gate
     gate.open()
 
@@ -163,7 +164,8 @@ async def _transaction(seline: Seline, _directory: Path) -> None:
             change[name] = value(name, "new")
 
 
-async def _flip(_seline: Seline, directory: Path) -> None:
+async def _flip(seline: Seline, directory: Path) -> None:
+    await seline.data.documents()  # has the file written
     OPERATIONS["recovery"].prepare(directory)
 
 

@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 
 from seline.blocking import open_seline
+from tests.faults.forms import each_form_at_once
+
+pytestmark = each_form_at_once
 
 NAME = "user_profile.json"
 

@@ -19,6 +19,7 @@ from seline.operations import Operations
 from seline.server.serving import alone
 from seline.settings import load_settings
 from tests.command_line import line_at
+from tests.faults.forms import chosen
 
 WITHIN_S: Final = 10.0
 
@@ -160,7 +161,9 @@ async def test_a_command_without_room_for_the_socket_works_with_any_temporary_di
     scratch.mkdir()
     monkeypatch.setattr(sys.modules["seline.server.serving"], "listen_in", full)
     monkeypatch.setattr(tempfile, "tempdir", str(scratch))
-    settings = load_settings(environ={}, arguments={"storage.data_dir": str(tmp_path / "data")})
+    settings = load_settings(
+        environ=chosen(), arguments={"storage.data_dir": str(tmp_path / "data")}
+    )
     async with alone(settings) as running:
         with socket.socket(socket.AF_UNIX) as client:
             client.connect(running.socket_elsewhere)

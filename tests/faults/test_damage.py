@@ -10,8 +10,11 @@ from seline import errors
 from seline.blocking import open_seline
 from seline.storage.volume import capabilities
 from seline.storage.volume.directory import VOLUME_FORMAT
+from tests.faults.forms import each_form_at_once
 from tests.faults.injection import backup_values, incident_kinds, store_of
 from tests.faults.powercut.trying import fast_place
+
+pytestmark = each_form_at_once
 
 NAME = "user_profile.json"
 VALUE = {"userName": "Alex", "n": 2, "é": [True, None, 1.5]}

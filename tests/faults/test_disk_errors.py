@@ -45,6 +45,7 @@ def make_read_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "open", refuse)
 
 
+@pytest.mark.usefixtures("first_form")
 def test_a_read_only_volume_is_read_and_exported_and_refuses_saves(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,6 +16,7 @@ from seline.errors import DocumentUnrecoverable
 from tests.faults.injection import A, backup_values, incident_kinds, inode, run_at_sync
 
 
+@pytest.mark.usefixtures("files_at_once")
 def test_a_torn_document_is_not_missing_while_an_import_replaces_it(
     seline: Seline, directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -33,6 +34,7 @@ def test_a_torn_document_is_not_missing_while_an_import_replaces_it(
     assert seline.data.load_json(A) == {"n": 1}
 
 
+@pytest.mark.usefixtures("first_form")
 def test_a_hand_edit_during_the_directory_sync_is_served_and_the_saved_content_is_kept(
     seline: Seline, directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -49,6 +51,7 @@ def test_a_hand_edit_during_the_directory_sync_is_served_and_the_saved_content_i
     assert {backup.verdict for backup in seline.data.backups(A)} == {"sound"}
 
 
+@pytest.mark.usefixtures("files_at_once")
 def test_a_recovery_does_not_overwrite_a_sound_file_that_replaced_the_broken_one(
     seline: Seline, directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -76,6 +79,7 @@ def test_a_recovery_does_not_overwrite_a_sound_file_that_replaced_the_broken_one
     assert "recovered" not in incident_kinds(seline)
 
 
+@pytest.mark.usefixtures("files_at_once")
 def test_a_backup_does_not_replace_a_file_of_the_same_name(
     seline: Seline, directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

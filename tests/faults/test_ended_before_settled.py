@@ -12,7 +12,10 @@ from seline import open_seline
 from seline.library import Seline
 from seline.server import serving
 from seline.settings import load_settings
+from tests.faults.forms import chosen, each_form_at_once
 from tests.faults.test_editors import SETTLE_S
+
+pytestmark = each_form_at_once
 
 NAME = "user_profile.json"
 LAST = {"last": "saved"}
@@ -118,7 +121,7 @@ async def test_a_server_recovers_at_its_start_what_broke_before(tmp_path: Path) 
     for name in (NAME, "lost.json"):
         in_place(tmp_path / name, BROKEN)
     arguments = {"storage.data_dir": str(tmp_path), "storage.settle_s": 0}
-    async with serving(load_settings(environ={}, arguments=arguments), http=False) as server:
+    async with serving(load_settings(environ=chosen(), arguments=arguments), http=False) as server:
         await server.acquired()
         expected = {("recovered", NAME), ("unrecoverable", "lost.json")}
         async with asyncio.timeout(5):

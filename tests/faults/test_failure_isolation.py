@@ -52,6 +52,7 @@ def test_malformed_pins_are_reset_and_refuse_no_change(
     assert json.loads(quarantined.read_text()) == pins
 
 
+@pytest.mark.usefixtures("first_form")
 def test_a_failed_rename_and_a_failed_cleanup_refuse_one_save(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -86,6 +87,7 @@ def test_saves_and_health_work_when_statvfs_fails(
     monkeypatch.undo()
 
 
+@pytest.mark.usefixtures("files_at_once")
 def test_an_unexpected_error_in_a_commit_leaves_the_outcome_unknown_until_the_reopening(
     seline: Seline, frozen_clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -115,6 +117,7 @@ def test_an_error_between_two_batches_reaches_only_its_caller(seline: Seline) ->
     seline.data.save_json(A, {"n": 1})
 
 
+@pytest.mark.usefixtures("first_form")
 @pytest.mark.parametrize("call", ["fstat", "fsync"])
 def test_a_call_that_fails_once_refuses_one_save(
     call: str, seline: Seline, directory: Path, monkeypatch: pytest.MonkeyPatch

@@ -99,10 +99,14 @@ def value(number: Json, length: int = LONG) -> dict[str, Json]:
 
 
 def save_versions(seline: Seline, count: int = 2) -> None:
-    """Save each document `count` times; with two, each backup is the newest sound one."""
+    """Save each document `count` times, also to its file.
+
+    With two, each backup is the newest sound one.
+    """
     for number in range(count):
         for name in NAMES:
             seline.data.save_json(name, value(number))
+    seline.data.documents()  # has the files written
 
 
 def remove_foreign(foreign: Path) -> None:
@@ -116,7 +120,8 @@ def remove_foreign(foreign: Path) -> None:
 
 def stray_files(volume: SmallFilesystem) -> list[str]:
     inner = volume.path / ".seline"
-    return [*os.listdir(inner / "staging"), *(path.name for path in inner.glob("journal*"))]
+    records = [path.name for name in ("journal", "*.new") for path in inner.glob(name)]
+    return [*os.listdir(inner / "staging"), *records]
 
 
 def all_backups(seline: Seline) -> dict[str, list[str]]:
@@ -243,6 +248,7 @@ def _delete_all(seline: Seline) -> None:
         seline.data.delete(info.name, purge=True)
 
 
+@pytest.mark.usefixtures("files_at_once")
 async def test_a_full_volume_can_be_exported_and_imported(tmp_path: Path) -> None:
     """Test the readable export, and an export to a folder on another disk that is read back."""
     for level, fill in FILLED.items():
@@ -559,6 +565,7 @@ def _beyond_95_percent(volume: SmallFilesystem) -> float:
     return 0.05 * reach * status.f_frsize
 
 
+@pytest.mark.usefixtures("first_form")
 def test_rotated_backups_no_longer_count_in_usage(tmp_path: Path) -> None:
     """Where usage is the sum of Seline's own files, a deleted file no longer counts."""
     mount = mount_of(str(tmp_path))
@@ -722,6 +729,7 @@ def _save_until_full(seline: Seline) -> int:
     raise AssertionError("the volume was never full")
 
 
+@pytest.mark.usefixtures("files_at_once")
 def test_a_broken_document_is_recovered_on_a_full_volume(volume: SmallFilesystem) -> None:
     with open_seline(volume.path, storage__cache_bytes_max=0) as seline:
         save_versions(seline)

@@ -18,6 +18,9 @@ from seline.blocking import Seline, open_seline
 from seline.errors import StoreClosed, UnsupportedFormat, VolumeFull
 from seline.storage.volume import files
 from seline.storage.volume.directory import VOLUME_FORMAT, VolumeDirectory
+from tests.faults.forms import each_form_at_once
+
+pytestmark = each_form_at_once
 
 NAME = "user_profile.json"
 

@@ -256,6 +256,7 @@ def remount(point: Path, mode: str) -> None:
     raise AssertionError("the mount stayed busy")
 
 
+@pytest.mark.usefixtures("first_form")
 async def test_a_server_refuses_changes_while_its_volume_is_read_only(
     volume: SmallFilesystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -275,6 +276,7 @@ async def test_a_server_refuses_changes_while_its_volume_is_read_only(
         assert os.listdir(volume.path / ".seline" / "staging") == []
 
 
+@pytest.mark.usefixtures("first_form")
 def test_a_broken_document_on_a_read_only_volume_is_served_and_recovered_once_it_is_writable(
     volume: SmallFilesystem,
 ) -> None:
@@ -349,6 +351,7 @@ def interrupt_an_import(
     assert (directory / ".seline" / "journal").exists()
 
 
+@pytest.mark.usefixtures("first_form")
 def test_a_transaction_that_a_kill_interrupted_is_not_served_half_on_a_read_only_volume(
     volume: SmallFilesystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -390,6 +393,7 @@ def test_a_recovery_that_fails_on_a_writable_volume_is_reported_and_tried_again_
         seline.data.save_json(NAME, {**VALUE, "n": 9})
 
 
+@pytest.mark.usefixtures("first_form")
 def test_documents_that_are_completed_once_the_volume_is_writable_are_counted(
     volume: SmallFilesystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -609,6 +613,7 @@ def test_a_file_or_link_in_place_of_a_directory_is_refused_and_not_followed(
         assert len(seline.data.backups(NAME)) == 2
 
 
+@pytest.mark.usefixtures("files_at_once")
 def test_a_link_that_replaces_backups_at_run_time_is_not_followed(tmp_path: Path) -> None:
     directory = tmp_path / "data"
     with open_seline(directory, lock_wait_s=0) as seline:
@@ -929,6 +934,7 @@ async def assert_full(data: Any) -> None:
     await data.save_json("one_more.json", {})
 
 
+@pytest.mark.usefixtures("files_at_once")
 def test_documents_removed_by_hand_no_longer_count_towards_the_limit(tmp_path: Path) -> None:
     with open_seline(tmp_path, lock_wait_s=0, storage__documents_max=3) as seline:
         for number in range(5):
@@ -940,6 +946,7 @@ def test_documents_removed_by_hand_no_longer_count_towards_the_limit(tmp_path: P
             seline.data.save_json("f.json", {"n": 1})
 
 
+@pytest.mark.usefixtures("files_at_once")
 @pytest.mark.parametrize(
     ("documents", "status", "level"), [(7, None, None), (8, "warning", 80), (10, "critical", 100)]
 )

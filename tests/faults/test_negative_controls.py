@@ -65,6 +65,7 @@ def _count_torn(directory: Path, kills: int) -> int:
     return torn
 
 
+@pytest.mark.usefixtures("files_at_once")
 def test_a_store_that_ignores_checksums_serves_a_flipped_byte(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -84,6 +85,7 @@ def test_a_store_that_ignores_checksums_serves_a_flipped_byte(
         assert seline.data.load_json(NAME) == {"name": "Aley"}
 
 
+@pytest.mark.usefixtures("first_form")
 def test_a_store_that_does_not_sync_survives_failing_syncs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -105,6 +107,7 @@ def test_a_store_that_does_not_sync_survives_failing_syncs(
         assert seline.data.save_json(NAME, {"n": 2})
 
 
+@pytest.mark.usefixtures("first_form")
 def test_strict_mode_detects_a_commit_that_undoes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

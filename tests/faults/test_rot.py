@@ -74,6 +74,8 @@ from tests.faults.rot import (
 from tests.http_client import ADMIN, settings_for
 from tests.proof.figures import note
 
+pytestmark = pytest.mark.usefixtures("files_at_once")
+
 SETTLED_AFTER_NS: Final = inspect.AT_REST_NS
 SUITE: Final = "rot"
 SEED: Final = 20250106
@@ -717,21 +719,22 @@ def test_damage_to_metadata_server_json_or_quarantine_affects_no_document(
 def test_a_damaged_format_file_is_refused_or_written_again(workspace: Path) -> None:
     """Another number may be a newer format, so that volume stays as it is. A format is a number."""
     filled = fill_volume(workspace / "whole", random.Random(SEED))
+    whole = (filled.volume.directory / STATE / "format").read_bytes()
     for bit in range(8):
         directory = workspace / str(bit)
         filled.volume.copy(directory)
-        damaged = bytes([b"1"[0] ^ 1 << bit]) + b"\n"
+        damaged = bytes([whole[0] ^ 1 << bit]) + b"\n"
         (directory / STATE / "format").write_bytes(damaged)
         before = SavedVolume.of(directory).files
         if damaged[:1].isdigit() and damaged != b"0\n":
             with pytest.raises(UnsupportedFormat):
                 open_small(directory)
             assert SavedVolume.of(directory).files == before
-            (directory / STATE / "format").write_bytes(b"1\n")
+            (directory / STATE / "format").write_bytes(whole)
         with open_small(directory) as seline:
             assert not StoreCheck(filled, {}, seline, cached=False).check_served()
         if damaged != b"0\n":
-            assert (directory / STATE / "format").read_bytes() == b"1\n"
+            assert (directory / STATE / "format").read_bytes() == whole
 
 
 # single state files

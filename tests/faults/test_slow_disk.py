@@ -37,18 +37,23 @@ from seline.storage.volume import files
 sys.modules["seline.server.listening"].FINISH_S = 1.0
 sys.modules["seline.server.serving"].CLOSE_S = 0.5
 sys.modules["seline_workers.worker"].DRAIN_S = 0.5
-real, hung = files.sync, threading.Event()
+real, real_data, hung = files.sync, files.sync_data, threading.Event()
 
 def sync(descriptor):
     if hung.is_set():
         threading.Event().wait()
     real(descriptor)
 
+def sync_data(descriptor):
+    if hung.is_set():
+        threading.Event().wait()
+    real_data(descriptor)
+
 def announce(started):
     hung.set()
     print(started.address, flush=True)
 
-files.sync = sync
+files.sync, files.sync_data = sync, sync_data
 environ = {"SELINE_DATA_DIR": sys.argv[1], "SELINE_SERVER__HOST": "127.0.0.1", "PORT": "0"}
 settings = load_settings(environ={**environ, "SELINE_ADMIN_TOKEN": sys.argv[2]})
 asyncio.run(run_server(settings, announce=announce))
@@ -56,12 +61,16 @@ asyncio.run(run_server(settings, announce=announce))
 
 
 class SyncGate:
-    """Replaces `files.sync`; while closed, it blocks the writer as a hanging disk does."""
+    """Replaces every sync; while closed, it blocks the writer as a hanging disk does."""
 
     def __init__(self) -> None:
         self._open = threading.Event()
         self._open.set()
         self.blocked = threading.Event()
+
+    def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name in ("sync", "sync_data"):
+            monkeypatch.setattr(files, name, self)
 
     def close(self) -> None:
         self._open.clear()
@@ -79,7 +88,7 @@ class SyncGate:
 @pytest.fixture
 def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[SyncGate]:
     gate = SyncGate()
-    monkeypatch.setattr(files, "sync", gate)
+    gate.install(monkeypatch)
     yield gate
     gate.open()
 
@@ -143,6 +152,7 @@ async def test_probes_reads_and_health_answer_while_a_sync_hangs(
         assert (await client.call("GET", f"/documents/{NAME}"))[1] == {"n": 2}
 
 
+@pytest.mark.usefixtures("files_at_once")
 async def test_reads_that_hang_raise_volume_busy_and_health_reports_it(
     server: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -327,7 +337,7 @@ async def test_every_save_fails_at_once_when_the_writer_thread_dies(
     def die(*_: object) -> None:
         raise SystemError("the writer thread ends")
 
-    monkeypatch.setattr("seline.storage.volume.commit.exchange_form.ExchangeCommitter.commit", die)
+    monkeypatch.setattr("seline.storage.volume.journal.form.JournalCommitter.commit", die)
     async with asyncio.timeout(10):
         answers = await asyncio.gather(
             *(server.data.save_json(f"d{number}.json", {"n": 1}) for number in range(8)),
@@ -338,6 +348,7 @@ async def test_every_save_fails_at_once_when_the_writer_thread_dies(
             await server.data.save_json(NAME, {"n": 1})
 
 
+@pytest.mark.usefixtures("first_form")
 async def test_a_save_without_free_descriptors_fails_and_the_next_save_works(
     server: Serving,
 ) -> None:

@@ -46,6 +46,8 @@ from tests.proof.figures import note
 from tests.proof.judge import Expected, Outcome, Values, expect, judge, read_values, stray
 from tests.proof.operations import DONE, NEW, OPERATIONS, STILL, A, B, C, opened, prepare, value
 
+pytestmark = pytest.mark.usefixtures("first_form")
+
 SUITE: Final = "failing syncs"
 NEXT: Final = "next.json"
 LIMIT_S: Final = 90.0

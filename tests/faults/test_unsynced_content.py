@@ -31,6 +31,8 @@ from tests.faults.injection import (
     store_of,
 )
 
+pytestmark = pytest.mark.usefixtures("files_at_once")
+
 
 def test_a_foreign_file_is_synced_before_a_save_of_the_same_value_returns(
     seline: Seline, directory: Path, monkeypatch: pytest.MonkeyPatch
@@ -110,6 +112,7 @@ def keep_them(backups: Sequence[Backup], _current: Revision | None) -> Retention
     return keep_all(backups, "a test")
 
 
+@pytest.mark.usefixtures("first_form")
 def test_content_that_may_not_be_durable_is_neither_exported_nor_served_raw(
     seline: Seline, directory: Path, frozen_clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:

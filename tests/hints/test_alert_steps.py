@@ -20,6 +20,7 @@ from seline.server import serving
 from seline.settings import load_settings
 from seline.storage.volume import reopen
 from tests.command_line import Line, line_at, served
+from tests.faults.forms import PUBLISH_WITHIN_MS
 from tests.faults.injection import failing_call
 from tests.faults.small_filesystem import MIB, small_filesystem
 from tests.hints.following import Step, next_of, run, shell
@@ -47,7 +48,11 @@ def line(often: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Line
     folder = tmp_path_factory.mktemp("alerts")
     (folder / "file").write_text("")
     table = [{"name": "nas", "url": f"file://{folder}/file/nas"}]
-    settings = {"SELINE_STORAGE__SETTLE_S": "0", "SELINE_EXPORTS__DESTINATIONS": json.dumps(table)}
+    settings = {
+        "SELINE_STORAGE__SETTLE_S": "0",
+        "SELINE_EXPORTS__DESTINATIONS": json.dumps(table),
+        PUBLISH_WITHIN_MS: "0",
+    }
     line = line_at(folder, **settings)
     with serving_in_thread(line):
         yield line
@@ -164,6 +169,7 @@ def test_what_another_program_replaced_is_listed(line: Line, follow: Follow) -> 
     assert len(run(line, f"{listing} --json").value()["backups"]) > 2
 
 
+@pytest.mark.usefixtures("files_at_once")
 @pytest.mark.follows("alert:document_removed", "alert:document_removed:backup")
 def test_a_document_that_was_removed_is_brought_back(tmp_path: Path, follow: Follow) -> None:
     line = line_at(tmp_path, SELINE_STORAGE__CACHE_BYTES_MAX="0")
@@ -226,7 +232,8 @@ def test_after_an_error_of_the_disk_an_export_is_made(
 ) -> None:
     saved(line, "a.json", {"n": 1})
     with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", failing_call(errno.EIO))
+        for call in ("fsync", "fdatasync"):
+            patch.setattr(os, call, failing_call(errno.EIO))
         assert line("save", "a.json", stdin='{"n": 2}').code == 1
     [command] = follow(alert(line, "disk_error")).commands()
     saved(line, "a.json", {"n": 3})

@@ -22,6 +22,7 @@ from seline.cli.errors import exit_on_error
 from seline.client import connect
 from seline.settings import load_settings
 from tests.command_line import Line, line_at, served
+from tests.faults.forms import chosen
 from tests.hints.following import Step, next_of, run, shell
 from tests.integration.test_cli_with_server import held
 
@@ -673,7 +674,7 @@ async def test_a_file_that_became_shorter_is_sent_again(tmp_path: Path, follow: 
             self.truncate(self.tell())
             return piece
 
-    settings = load_settings(environ={}, arguments={"storage.data_dir": str(tmp_path)})
+    settings = load_settings(environ=chosen(), arguments={"storage.data_dir": str(tmp_path)})
     async with connect(settings, notify=lambda _notice: None) as api:
         with pytest.raises(errors.InvalidRequest) as refused:
             await api.request("PUT", "/documents/{}", NAME, body=Shrinking(b" " * (1 << 20)))
@@ -714,7 +715,7 @@ async def test_a_holder_without_a_socket_is_waited_for_stopped_or_replaced(
 ) -> None:
     for wait in ("HOLDER_WAIT_S", "SERVER_WAIT_S"):
         monkeypatch.setattr(f"seline.client.wait.{wait}", 0.1)
-    settings = load_settings(environ={}, arguments={"storage.data_dir": str(tmp_path)})
+    settings = load_settings(environ=chosen(), arguments={"storage.data_dir": str(tmp_path)})
 
     async def refused() -> Step:
         with pytest.raises(errors.VolumeLocked) as locked:

@@ -420,7 +420,7 @@ async def test_a_change_is_taken_once_the_queue_is_shorter(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, follow: Follow
 ) -> None:
     gate = SyncGate()
-    monkeypatch.setattr(files, "sync", gate)
+    gate.install(monkeypatch)
     async with awaited.open_seline(tmp_path) as opened:
         await opened.data.save_json(NAME, {"n": 0})
         monkeypatch.setattr(writer, "QUEUED_ATOMS_MAX", 1)
@@ -438,6 +438,7 @@ async def test_a_change_is_taken_once_the_queue_is_shorter(
         await opened.data.save_json(NAME, {"n": 3})
 
 
+@pytest.mark.usefixtures("files_at_once")
 @pytest.mark.follows("error:outcome_unknown", "storage/volume/commit/overlay:_unknown")
 def test_after_an_unknown_outcome_a_read_shows_what_is_current(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, follow: Follow
@@ -498,6 +499,7 @@ def failing_first(remove: Callable[..., None]) -> Callable[..., None]:
     return unlink
 
 
+@pytest.mark.usefixtures("files_at_once")
 @pytest.mark.follows("storage/volume/writer:_die")
 def test_after_a_defect_of_the_writer_a_restart_shows_the_document(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, follow: Follow
@@ -515,7 +517,7 @@ def test_after_a_defect_of_the_writer_a_restart_shows_the_document(
     step.asks("Restart the process", "read the document again")
 
     with open_seline(tmp_path) as restarted:
-        assert restarted.data.load_json(NAME) == {"n": 1}
+        assert restarted.data.load_json(NAME) == {"n": 2}
 
 
 @pytest.mark.follows("domain/document:check_space_name")

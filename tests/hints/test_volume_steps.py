@@ -141,6 +141,7 @@ def test_a_data_directory_that_is_gone_is_put_back_or_made_by_a_restart(
         assert seline.data.load_json(NAME) == {}
 
 
+@pytest.mark.usefixtures("first_form")
 @pytest.mark.follows("cure:EROFS", "alert:writes_refused", "alert:served_from_memory")
 def test_a_volume_that_is_read_only_can_be_read_and_is_written_later(
     line: Line, volume: SmallFilesystem, follow: Follow
@@ -367,6 +368,7 @@ def test_a_full_disk_beside_the_volume_is_freed_or_replaced(line: Line, follow: 
         assert line("export", "tiny/all.json").code == 0
 
 
+@pytest.mark.usefixtures("first_form")
 @pytest.mark.follows("cure:other")
 def test_after_an_error_of_the_disk_an_export_is_made_and_changes_are_taken_again(
     line: Line, monkeypatch: pytest.MonkeyPatch, follow: Follow

@@ -29,6 +29,8 @@ from tests.http_client import Client, settings_for
 from tests.integration.test_alert_sinks import Answer, Receiver, listening
 from tests.integration.test_metrics import scraped
 
+pytestmark = pytest.mark.usefixtures("files_at_once")
+
 NAME = "user_profile.json"
 OTHER = "lessons_learned.json"
 HOOK = "/hooks/path-secret"

@@ -63,6 +63,8 @@ from seline.ports.medium import Capability
 from tests.clocks import FakeClock
 from tests.stores import managed, open_store, settings
 
+pytestmark = pytest.mark.usefixtures("files_at_once")
+
 NAME = "user_profile.json"
 LONG = {f"field_{number}": "a value of some length" for number in range(40)}
 HOUR_S, DAY_S = 3600.0, 86_400.0
@@ -712,14 +714,16 @@ async def test_a_failing_disk_is_notified_and_its_recovery_too(
     fsync = os.fsync
 
     def fail(descriptor: int) -> None:
-        """Fail where names are made durable: what is there then is not known."""
-        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+        """Fail where a change or names are made durable: what is there then is not known."""
+        name = os.readlink(f"/proc/self/fd/{descriptor}")
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode) or "journal" in name:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         fsync(descriptor)
 
     await place.save()
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", fail)
+        patch.setattr(os, "fdatasync", fail)
         with pytest.raises(StorageError):
             await place.data.save_json(NAME, {**LONG, "n": "new"})
         notified = await place.evaluate(times=3)
@@ -763,6 +767,7 @@ async def test_a_hanging_disk_is_notified_and_its_answer_too(
 
     await place.save()
     monkeypatch.setattr(os, "fsync", hang)
+    monkeypatch.setattr(os, "fdatasync", hang)
     saving = asyncio.create_task(place.data.save_json(NAME, {**LONG, "n": "new"}))
     await place.until(busy=True)
     assert await place.evaluate() == []

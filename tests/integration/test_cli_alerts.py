@@ -97,6 +97,7 @@ def beside(listener: Hook, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     with served(line):
         for number in range(2):
             line("save", NAME, stdin=json.dumps({"n": number, "text": "words " * 50}))
+        line("documents")  # a listing has the file written
         flip(line.data / NAME)
         assert line("verify").code == 3
         until(lambda: "recovery" in [body["type"] for body in listener.received])

@@ -21,6 +21,7 @@ def line(tmp_path: Path) -> Line:
     return line_at(tmp_path)
 
 
+@pytest.mark.usefixtures("files_at_once")
 def test_beside_a_running_server_it_touches_no_document_and_leaves_nothing(line: Line) -> None:
     line("save", "profile.json", stdin='{"userName": "Alex"}')
     with served(line):

@@ -47,7 +47,7 @@ def test_a_volume_goes_back_to_the_first_form_and_stays_there(line: Line) -> Non
 def test_without_a_size_the_journal_is_refused(line: Line) -> None:
     line("save", "a.json", stdin="{}")
     line("migrate", "--commit-form", "first")
-    refused = line("migrate", "--commit-form", "journal")
+    refused = line("migrate", "--commit-form", "journal", SELINE_STORAGE__JOURNAL_BYTES="0")
 
     assert refused.code == 2
     assert "Set `storage.journal_bytes`" in refused.err

@@ -234,6 +234,7 @@ def test_tokens_are_managed_only_on_the_servers_machine(line: Line, server: Serv
 def test_a_flip_beside_a_server_loses_nothing(line: Line, server: Served) -> None:
     value = {"userName": "Alex", "location": "Lyon"}
     line("save", NAME, stdin=json.dumps(value))
+    line("documents")  # a listing has the file written
     before = (line.data / NAME).read_bytes()
 
     flipped = line("demo", "--flip", NAME)

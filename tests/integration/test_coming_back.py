@@ -19,6 +19,7 @@ from seline.outbound.destinations.folder import Folder
 from seline.ports.sealing import UNSEALED
 from seline.server.serving import Serving, serving
 from seline.settings import Settings, load_settings
+from tests.faults.forms import chosen
 
 
 def settings(tmp_path: Path, **more: Any) -> Settings:
@@ -28,7 +29,7 @@ def settings(tmp_path: Path, **more: Any) -> Settings:
         "alerts.sinks": [{"kind": "log"}],
         **more,
     }
-    return load_settings(environ={}, arguments=arguments)
+    return load_settings(environ=chosen(), arguments=arguments)
 
 
 def at(place: Path, name: str, mode: str = "mirror") -> dict[str, Any]:

@@ -226,6 +226,7 @@ async def test_an_interrupted_export_is_ignored_and_deleted_later(
     assert (len(await target.complete()), list(await target.leftovers())) == (1, [])
 
 
+@pytest.mark.usefixtures("files_at_once")
 async def test_an_export_names_the_broken_document_that_it_lacks(
     seline: Seline, tmp_path: Path
 ) -> None:

@@ -232,6 +232,7 @@ async def test_one_of_several_racing_puts_creates_the_document(client: Client) -
         assert [answer[1]["created"] for answer in answers].count(True) == 1
 
 
+@pytest.mark.usefixtures("files_at_once")
 async def test_last_modified_is_never_later_than_date(client: Client, tmp_path: Path) -> None:
     path = f"/documents/{NAME}"
     await client.call("PUT", path, {"n": 1})
@@ -312,6 +313,7 @@ async def test_backups_can_be_read_and_pinned(client: Client) -> None:
     assert (await client.call("GET", path.replace("_profile", "_other")))[0] == 404
 
 
+@pytest.mark.usefixtures("files_at_once")
 async def test_a_flipped_byte_is_recovered_and_reported_in_health(
     client: Client, tmp_path: Path
 ) -> None:

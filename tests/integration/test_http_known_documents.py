@@ -50,6 +50,7 @@ async def test_the_response_is_that_of_the_app(
     assert _without_date(of_memory[2]) == _without_date(of_app[2])
 
 
+@pytest.mark.usefixtures("files_at_once")
 async def test_an_edit_by_hand_is_served(
     client: Client, answered: list[str], tmp_path: Path
 ) -> None:

@@ -16,6 +16,7 @@ from seline.outbound.sealing import AgeSealer
 from seline.ports.destinations import ObjectForbidden
 from seline.ports.sealing import UNSEALED, Sealer
 from seline.settings import load_settings
+from tests.faults.forms import chosen
 from tests.mirrored_bot import HOUR_S, Bot, Counted
 
 Begin = Callable[..., Awaitable[Bot]]
@@ -53,7 +54,7 @@ async def start_on_an_empty_volume(tmp_path: Path, place: Path) -> list[str]:
         "exports.destinations": [table],
         "alerts.sinks": [{"kind": "log"}],
     }
-    async with open_seline(settings=load_settings(environ={}, arguments=arguments)) as seline:
+    async with open_seline(settings=load_settings(environ=chosen(), arguments=arguments)) as seline:
         return [info.name for info in await seline.data.documents()]
 
 

@@ -94,6 +94,7 @@ async def exports_detail(bot: Bot) -> str:
     return str(found["detail"])
 
 
+@pytest.mark.usefixtures("files_at_once")
 async def test_a_purged_content_is_not_carried_forward(
     begin: Callable[..., Bot], tmp_path: Path, place: Path
 ) -> None:

@@ -14,6 +14,7 @@ from seline.errors import ExportFailed
 from seline.server.serving import serving
 from seline.settings import Settings, load_settings
 from tests.command_line import Line, Ran, line_at
+from tests.faults.forms import chosen
 
 RESTORE_WITH_KEY = "seline exports restore bucket --identity key.txt --yes"
 
@@ -25,7 +26,7 @@ def at(tmp_path: Path) -> list[dict[str, Any]]:
 
 def settings(tmp_path: Path, **more: Any) -> Settings:
     arguments = {"storage.data_dir": str(tmp_path / "data"), "exports.destinations": at(tmp_path)}
-    return load_settings(environ={}, arguments={**arguments, **more})
+    return load_settings(environ=chosen(), arguments={**arguments, **more})
 
 
 def line_of(tmp_path: Path, **environ: str) -> Line:

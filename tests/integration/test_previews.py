@@ -12,6 +12,8 @@ import pytest
 from seline.server import serving
 from tests.http_client import Client, settings_for
 
+pytestmark = pytest.mark.usefixtures("files_at_once")
+
 NAME = "user_profile.json"
 
 

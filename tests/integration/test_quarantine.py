@@ -86,6 +86,7 @@ def test_what_is_no_file_is_no_item_and_the_disk_did_not_fail(
         assert os.path.lexists(path), "a purge erases what Seline put there"
 
 
+@pytest.mark.usefixtures("files_at_once")
 def test_no_limit_and_no_purge_removes_a_file_of_the_owner(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -36,6 +36,7 @@ def use(tokens: Tokens, secret: str) -> None:
     tokens.grant(secret, client="here", needs="read")
 
 
+@pytest.mark.usefixtures("files_at_once")
 async def test_a_use_is_listed_at_once_and_stored_once_an_hour(
     tokens: Tokens, clock: FakeClock, tmp_path: Path
 ) -> None:

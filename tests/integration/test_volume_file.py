@@ -17,6 +17,7 @@ def _id(directory: Path) -> str:
     return json.loads(path.read_bytes())["id"] if path.exists() else ""
 
 
+@pytest.mark.usefixtures("files_at_once")
 async def test_the_first_write_of_a_document_makes_the_id(tmp_path: Path) -> None:
     async with open_seline(tmp_path, lock_wait_s=0) as seline:
         assert not _id(tmp_path)

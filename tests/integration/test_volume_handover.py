@@ -26,6 +26,7 @@ from seline.errors import VolumeLocked
 from seline.server import alone, serving
 from seline.server.listening import answer_on, hang_up
 from seline.settings import load_settings
+from tests.faults.forms import chosen
 
 HANGS_S: Final = 3_600.0
 """A time-out that a stop would use up if it waited for a request that is never read."""
@@ -36,7 +37,7 @@ REQUEST: Final = (
 
 def settings_for(data_dir: Path) -> Any:
     named = {"storage.data_dir": str(data_dir), "server.host": "127.0.0.1", "server.port": 0}
-    return load_settings(environ={}, arguments=named)
+    return load_settings(environ=chosen(), arguments=named)
 
 
 def connecting(data: Path) -> AbstractAsyncContextManager[Api]:
@@ -198,7 +199,7 @@ async def test_the_log_names_every_address_that_is_listened_on(
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
     named = {"storage.data_dir": str(data), "server.host": host, "server.port": 0}
     with caplog.at_level("INFO"):
-        running = await serving(load_settings(environ={}, arguments=named))
+        running = await serving(load_settings(environ=chosen(), arguments=named))
         await running.acquired()
         await running.close()
 

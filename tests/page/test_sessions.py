@@ -59,6 +59,7 @@ async def test_a_session_ends_in_any_case(sessions: Sessions, clock: FakeClock) 
     assert used == AGE_MAX / (IDLE_MAX / 2)
 
 
+@pytest.mark.usefixtures("files_at_once")
 async def test_a_use_is_stored_now_and_then(
     sessions: Sessions, clock: FakeClock, tmp_path: Path
 ) -> None:

@@ -19,7 +19,7 @@ from seline.domain.document import Json
 from seline.domain.json_codec import encode
 from seline.storage.volume import files
 from seline.storage.volume.journal.codec import BLOCK_BYTES, FIRST_BATCH_AT, ReadBatch, batches
-from tests.faults.forms import by_a_journal, by_a_journal_with_files_later
+from tests.faults.forms import by_a_journal, by_a_journal_with_files_later, synced_in_its_files
 from tests.faults.powercut.damages import CASES as OF_THE_FIRST_FORM
 from tests.faults.powercut.damages import Case
 from tests.proof.operations import A, B, C, documents, opened, value
@@ -171,7 +171,18 @@ def _later() -> Generator[pytest.MonkeyPatch]:
         yield patch
 
 
-CASES: Final[Mapping[str, Case]] = OF_THE_FIRST_FORM | {
+def _of_the_first_form(case: Case) -> Case:
+    def tried(volume: Path) -> list[str]:
+        with pytest.MonkeyPatch.context() as patch:
+            synced_in_its_files(patch)
+            return case(volume)
+
+    return tried
+
+
+CASES: Final[Mapping[str, Case]] = {
+    name: _of_the_first_form(case) for name, case in OF_THE_FIRST_FORM.items()
+} | {
     case.__name__.replace("_", " "): case
     for case in (
         a_start_after_a_kill_and_an_edit_with_an_old_time,

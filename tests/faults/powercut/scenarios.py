@@ -46,6 +46,7 @@ from tests.faults.forms import (
     FILES_LATER,
     FORMS,
     by_a_journal_with_files_later,
+    chosen,
     synced_in_its_files,
 )
 from tests.faults.injection import store_of
@@ -690,7 +691,7 @@ def _to_be_restored(volume: Path) -> Judge:
 
 
 def _restore(volume: Path) -> None:
-    settings = load_settings(environ={}, arguments={"storage.data_dir": str(volume)})
+    settings = load_settings(environ=chosen(), arguments={"storage.data_dir": str(volume)})
     restore_volume(settings, COPIED.copy(), lock_wait_s=0)
 
 
