@@ -32,7 +32,7 @@ class Storage:
     settle_s: float = 2.0
     edit_wait_s: float = 30.0
     edit_limit_s: float = 300.0
-    journal_bytes: int = 0
+    journal_bytes: int = 8 << 20
     publish_within_ms: int = 50
 
 
