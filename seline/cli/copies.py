@@ -285,7 +285,7 @@ def _row(copy: dict[str, Any]) -> tuple[str, ...]:
         copy["kind"],
         copy["volume"] or "-",
         copy["taken_at"],
-        f"{copy['documents']:,}" if is_readable else "encrypted",
+        f"{copy['documents']:,}" if is_readable else "-",
         terminal.size_text(copy["size_bytes"]) if is_readable else "-",
         proven,
         "; ".join(filter(None, (copy["doubt"], lacking_text(copy["lacking"])))) or "-",

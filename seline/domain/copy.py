@@ -51,9 +51,10 @@ class CopyInfo:
     """A copy as it is listed.
 
     `kind` is `mirror` or `export`. Of two copies of a volume at one destination the later one has
-    the higher `sequence`. `documents` and `size_bytes` are None where only a key shows them.
-    `doubt` is why a restore does not take it by itself, empty if it does. `lacking` are the
-    documents that could not be read for it; where a copy is encrypted it has a key for each.
+    the higher `sequence`. `documents` and `size_bytes` are None where only a key shows them, or
+    the copy is damaged. `doubt` is why a restore does not take it by itself, empty if it does.
+    `lacking` are the documents that could not be read for it; where a copy is encrypted it has a
+    key for each.
     """
 
     name: str

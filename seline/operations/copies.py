@@ -64,6 +64,18 @@ class DamagedCopy(NamedTuple):
     sequence: int | None
     error: ExportDamaged
 
+    @property
+    def info(self) -> CopyInfo:
+        """The copy as it is listed."""
+        return CopyInfo(
+            name=self.name,
+            kind=self.kind,
+            volume=self.volume,
+            taken_at=self.taken_at,
+            sequence=self.sequence or 0,
+            doubt=f"it is damaged: {self.error.message}".removesuffix("."),
+        )
+
     def is_after(self, copy: Copy | CopyInfo) -> bool:
         """Whether it was made after another one at the destination."""
         if self.sequence is None:
@@ -96,7 +108,8 @@ class Copies:
         """Return the copies of every volume, or of one, the newest first; nothing is decrypted.
 
         An export that was made while the mirror was in doubt has what is in doubt. Without
-        `volume`, a copy of a volume that `usable` leaves out has a doubt as well.
+        `volume`, a copy of a volume that `usable` leaves out has a doubt as well, and damaged
+        copies are listed.
         """
         self._damaged = []
         heads = await self._heads(volume)
@@ -107,7 +120,8 @@ class Copies:
             else info
             for info in await self._whole_exports(volume)
         ]
-        found = sorted([*heads, *exports], key=age_order, reverse=True)
+        damaged = [] if volume else [copy.info for copy in self._damaged]
+        found = sorted([*heads, *exports, *damaged], key=age_order, reverse=True)
         return found if volume or not found else await self._with_whose(found)
 
     async def _with_whose(self, listed: Sequence[CopyInfo]) -> list[CopyInfo]:

@@ -240,6 +240,23 @@ def test_an_encrypted_copy_is_restored_and_drilled_with_the_identity(tmp_path: P
     assert not list((tmp_path / "scratch").iterdir())
 
 
+def test_a_damaged_copy_is_listed_with_what_is_wrong(line: Line, tmp_path: Path) -> None:
+    bucket = tmp_path / "bucket"
+    [head] = bucket.glob("seline-mirror/*/heads/*")
+    [manifest] = bucket.glob("*/manifest.json")
+    for path in (head, manifest):
+        path.write_text("{")
+    listed = line("exports", "list", "bucket")
+    assert "bucket has no copy" not in listed.err
+    for name in (head.stem, manifest.parent.name):
+        [row] = [row for row in listed.out.splitlines() if row.startswith(name)]
+        assert "it is damaged: " in row
+        assert "encrypted" not in row
+    for copy in line("exports", "list", "bucket", "--json").value()["copies"]:
+        assert copy["documents"] is None
+    assert "seline exports list bucket" in line("exports", "restore", "bucket", "--yes").err
+
+
 def test_a_drill_of_a_damaged_copy_leaves_no_proof(tmp_path: Path) -> None:
     line = line_to(tmp_path, mode="mirror")
     line("save", NAME, stdin="[1]")
