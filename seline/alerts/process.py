@@ -246,7 +246,8 @@ class AlertProcess:
         detail, choices = run.detail, self._choices_after(run.job)
         for choice in choices:
             detail = detail.replace(f" {choice}", "")
-        return run_signals(run.job, succeeded=False, detail=detail, fix=" ".join(choices))
+        fix = " ".join(choices)
+        return run_signals(run.job, succeeded=False, detail=detail, fix=fix)
 
     def _choices_after(self, job: str) -> list[str]:
         """Return the choices that a failed job waits for, empty if it needs only another run."""
