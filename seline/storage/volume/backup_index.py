@@ -103,13 +103,16 @@ class BackupIndex:
         self, document: str, content: Content, now: datetime, after: Sequence[Backup] = ()
     ) -> Backup:
         """Return the backup that a content becomes: later than Seline's others, and `after`."""
-        known = self.of(document)
-        own = (backup.stamp for backup in (*known, *after) if backup.ours)
-        stamp = next_stamp(max(own, default=None), now)
-        while backup_name(document, stamp) in {backup.name for backup in known}:
-            stamp = stamp._replace(counter=stamp.counter + 1)
+        with self._lock:
+            self._refresh()
+            self._learn(document)
+            known = self._by_document.get(document, {})
+            own = [backup.stamp for backup in (*known.values(), *after) if backup.ours]
+            stamp = next_stamp(max(own, default=None), now)
+            while (name := backup_name(document, stamp)) in known:
+                stamp = stamp._replace(counter=stamp.counter + 1)
         return Backup(
-            name=backup_name(document, stamp),
+            name=name,
             document=document,
             stamp=stamp,
             size_bytes=content.size_bytes,
