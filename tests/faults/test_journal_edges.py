@@ -13,7 +13,7 @@ import pytest
 
 from seline.blocking import Seline, open_seline
 from seline.domain.json_codec import encode
-from seline.errors import OutcomeUnknown, VolumeFull
+from seline.errors import OutcomeUnknown, VolumeFailed, VolumeFull
 from seline.storage.volume import batches as batches_of_the_writer
 from seline.storage.volume import files, reopen
 from seline.storage.volume.journal import checkpoint as checkpoints
@@ -269,6 +269,49 @@ def test_a_journal_that_another_program_removed_is_made_anew(
         with opened(crashed(tmp_path / str(number), tmp_path / "data")) as again:
             assert again.data.load_json("b.json") == value(number)
     assert sizes(tmp_path / "data") == {JOURNAL_BYTES}
+
+
+# an interrupted replay
+
+
+def test_a_replay_that_ends_between_its_two_files_keeps_the_later_one(
+    seline: Seline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Alone, the earlier file would bring back what was deleted after it."""
+    data, checkpoint = tmp_path / "data", threading.Event()
+
+    def fill(name: str, other: str) -> None:
+        while latest(name) <= latest(other):
+            seline.data.save_json("a.json", value(1))
+            seline.data.save_json("a.json", value(2))
+
+    def latest(name: str) -> int:
+        return max((batch.epoch for batch in batches_in(data, name)), default=0)
+
+    fill("journal-b", "journal-a")
+    seline.data.save_json("deleted.json", value(1))
+    monkeypatch.setattr(checkpoints, "sync_published", lambda *_: checkpoint.wait(20))
+    fill("journal-a", "journal-b")
+    seline.data.delete("deleted.json")
+    volume = crashed(tmp_path)
+    checkpoint.set()
+
+    def unlink(directory: int, name: str, *, missing_ok: bool = False) -> None:
+        if name in NAMES:
+            removed.append(name)
+            if len(removed) > 1:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+        real(directory, name, missing_ok=missing_ok)
+
+    real, removed = files.unlink, list[str]()
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "unlink", unlink)
+        with pytest.raises(VolumeFailed):
+            opened(volume)
+
+    with opened(volume) as again:
+        assert again.data.load_json("deleted.json") == {}
+    assert removed == ["journal-b", "journal-a"]
 
 
 # damage

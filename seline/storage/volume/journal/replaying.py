@@ -189,8 +189,8 @@ class JournalReplay:
                 self._bring(key, history, now)
             if histories:
                 self._sync_names()
-            for file in journal_files:
-                if file in rotten:
+            for file in sorted(journal_files, key=lambda file: file.header.epoch):
+                if file in rotten:  # the later file goes last: alone, the other would undo it
                     self._set_aside(file, now)
                 elif not file.header.is_clean:
                     files.unlink(self.volume.seline, file.name)
