@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 
 from seline.blocking import Seline, open_seline
+from seline.domain.document import BOT, Content, DocumentKey
 from seline.domain.json_codec import encode
 from seline.errors import OutcomeUnknown, VolumeFailed, VolumeFull
+from seline.ports.store import AddedBackup
 from seline.storage.volume import batches as batches_of_the_writer
 from seline.storage.volume import files, reopen
 from seline.storage.volume.journal import checkpoint as checkpoints
@@ -24,6 +26,7 @@ from seline.storage.volume.journal.codec import (
     JournalChange,
     ReadBatch,
     batches,
+    decode_header,
     encode_batch,
 )
 from seline.storage.volume.journal.journal import JournalFile, damaged
@@ -76,6 +79,13 @@ def damage(volume: Path, name: str, at: int) -> None:
 def batches_in(volume: Path, name: str) -> list[ReadBatch]:
     data = (volume / ".seline" / name).read_bytes()
     return list(batches(data, after_epoch=0))
+
+
+def is_clean(volume: Path, name: str) -> bool:
+    """Whether the header of a journal file says that everything is in the files."""
+    data = (volume / ".seline" / name).read_bytes()
+    slots = [decode_header(data[at : at + BLOCK_BYTES]) for at in (0, BLOCK_BYTES)]
+    return max(header for header in slots if header is not None).is_clean
 
 
 def refuse_names(monkeypatch: pytest.MonkeyPatch, *refused: str, error: int = errno.EIO) -> None:
@@ -229,6 +239,70 @@ def test_a_defect_while_files_are_written_does_not_end_the_writer(
         seline.data.save_json("b.json", value(1))
 
         assert (tmp_path / "data" / "a.json").read_bytes() == encode(value(2))
+
+
+# a checkpoint that fails
+
+
+@pytest.mark.parametrize("change", ["a new document", "a purge", "a backup"])
+def test_nothing_relies_on_a_sync_beside_a_checkpoint_that_fails(
+    seline: Seline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    """A kernel reports once that names are lost, and the checkpoint's sync is told."""
+    failing = threading.Event()
+
+    def fail(*_: object) -> None:
+        failing.wait(20)
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    seline.data.save_json("other.json", value(1))
+    monkeypatch.setattr(checkpoints, "sync_published", fail)
+    while not batches_in(tmp_path / "data", "journal-b"):
+        seline.data.save_json("a.json", value(1))
+        seline.data.save_json("a.json", value(2))
+    threading.Timer(0.1, failing.set).start()
+
+    with pytest.raises(VolumeFailed):
+        match change:
+            case "a new document":
+                seline.data.save_json("new.json", value(1))
+            case "a purge":
+                seline.data.delete("other.json", purge=True)
+            case _:
+                key = DocumentKey(BOT, "a.json")
+                backup = AddedBackup(
+                    key=key, name="a_20240101_000000.json", content=Content.of(b"{}")
+                )
+                store_of(seline).add_backups([backup]).result(20)
+
+
+@pytest.mark.usefixtures("frozen_clock")
+def test_after_a_failed_sync_a_close_leaves_the_journal_to_the_next_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another sync of the same directories would succeed, and prove nothing."""
+    data, failing = tmp_path / "data", threading.Event()
+
+    def fail(*_: object) -> None:
+        failing.wait(20)
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with opened(data) as store, monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "sync_published", fail)
+        while not batches_in(data, "journal-b"):
+            store.data.save_json("a.json", value(1))
+            store.data.save_json("a.json", value(2))
+        failing.set()
+        with pytest.raises(VolumeFailed):
+            for number in range(50):
+                store.data.save_json("a.json", value(number))
+        acknowledged = store.data.load_json("a.json")
+        patch.undo()
+        store.close()
+
+    assert [is_clean(data, name) for name in NAMES] == [False, False]
+    with opened(data) as restarted:
+        assert restarted.data.load_json("a.json") == acknowledged
 
 
 # room, and files that another program removes

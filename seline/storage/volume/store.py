@@ -131,7 +131,7 @@ class VolumeStore:
 
     def close(self) -> None:
         self.writer.close()
-        self.batches.committer.close()
+        self.batches.close()
         self.volume.close()
 
     # parts

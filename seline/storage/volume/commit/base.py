@@ -125,6 +125,10 @@ class Committer(Protocol):
         """Return the names of temporary files; there are none after a commit that returned."""
         ...
 
-    def close(self) -> None:
-        """Stop the threads. Idempotent. No commit may follow."""
+    def close(self, *, settles: bool) -> None:
+        """Stop the threads. Idempotent. No commit may follow.
+
+        `settles`: write and sync what only the journal has. Not after a failed sync: another one
+        would prove nothing, and the next start replays the journal.
+        """
         ...

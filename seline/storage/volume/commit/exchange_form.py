@@ -138,7 +138,7 @@ class ExchangeCommitter:
         records = {RECORD_NAME}.intersection(files.names(self._volume.seline))
         return [*files.names(self._volume.staging), *records]
 
-    def close(self) -> None:
+    def close(self, *, settles: bool) -> None:  # noqa: ARG002  # everything is in the files
         self.syncer.close()
 
     # before anything is visible

@@ -42,7 +42,7 @@ class Syncer:
 
         Raises DirectoryFailed.
         """
-        unknown = [document for document in found if not self._is_known(document)]
+        unknown = [document for document in found if not self.is_known(document)]
         if not unknown:
             return
         with raising(DirectoryFailed, "Syncing the document"):
@@ -56,7 +56,7 @@ class Syncer:
 
     def make_file_durable(self, found: Found) -> None:
         """Sync a document's file if it is not known to be durable. A failure is not retried."""
-        if self._is_known(found) or not isinstance(found.token, FileIdentity):
+        if self.is_known(found) or not isinstance(found.token, FileIdentity):
             return
         file = found.token.inode, found.token.mtime_ns
         if (refusal := self._refused.get(file)) is not None:
@@ -70,7 +70,7 @@ class Syncer:
                     self._refused[file] = error
                     raise
 
-    def _is_known(self, found: Found) -> bool:
+    def is_known(self, found: Found) -> bool:
         """Whether this process wrote or synced the file; another program's copy is not synced."""
         return self._known.get(found.key) == found.token
 

@@ -17,6 +17,9 @@ before, and that content itself once in each file. Every other change (a recover
 a purge) is committed by the first form, after the journal has given up the documents concerned: at
 each moment one of the two is responsible for a document.
 
+A kernel reports a failed sync once. So whatever else syncs a directory waits for the checkpoint: it
+would be told that names are durable of which the checkpoint learns that they are not.
+
 `journal` has the two files, `codec` their format, `pending` the documents that are not published
 yet; `publishing` writes them, `checkpoint` syncs them, `provision` makes the files, and `replaying`
 follows a crash. Only the writer's thread comes here.
@@ -175,10 +178,14 @@ class JournalCommitter:
         return Committed(backups=backups)
 
     def add_backups(self, added: Sequence[tuple[Backup, AddedBackup]]) -> None:
+        self._checkpoint.wait(check=True)
         self.first.add_backups(added)
 
     def make_durable(self, found: Sequence[Found]) -> None:
-        self.first.make_durable([item for item in found if self._pending.waiting(item.key) is None])
+        written = [item for item in found if self._pending.waiting(item.key) is None]
+        if not all(map(self.first.syncer.is_known, written)):
+            self._checkpoint.wait(check=True)
+        self.first.make_durable(written)
 
     def recover(self, now: datetime, *, again: bool = False) -> frozenset[DocumentKey]:
         self._checkpoint.wait()
@@ -228,12 +235,13 @@ class JournalCommitter:
             wait_s = min(wait_s, left_s)
         return None if wait_s == math.inf else wait_s
 
-    def close(self) -> None:
-        with suppress(OSError, StorageError, CommitFailed, LookAgain):
-            self._drain(self._clock.now())
+    def close(self, *, settles: bool) -> None:
+        if settles:
+            with suppress(OSError, StorageError, CommitFailed, LookAgain):
+                self._drain(self._clock.now())
         self._checkpoint.close()
         self._forget()
-        self.first.close()
+        self.first.close(settles=settles)
 
     # what goes through the journal
 
@@ -257,6 +265,8 @@ class JournalCommitter:
         Returns False if a file cannot be synced: the first form copies it. Raises DirectoryFailed.
         """
         found = [item.found for item in publishes if self._pending.waiting(item.key) is None]
+        if not all(map(self.first.syncer.is_known, found)) or any(map(self._is_new, found)):
+            self._checkpoint.wait(check=True)
         try:
             for item in found:
                 self.first.syncer.make_file_durable(item)
@@ -335,6 +345,7 @@ class JournalCommitter:
         directory = volume.staging if edit is None else volume.backups(key.space)
         name = published.displaced if edit is None else edit.name
         doing = f"Keeping the edit of {key.name}"
+        self._checkpoint.wait(check=True)
         with raising(DirectoryFailed, doing):
             if edit is None:
                 files.sync(volume.staging)
@@ -392,6 +403,7 @@ class JournalCommitter:
 
         Raises LookAgain if their files were written just now, StagingFailed if one cannot be.
         """
+        self._checkpoint.wait(check=True)
         keys = {publish.key for publish in plan.publishes}
         is_purge = any(publish.purge for publish in plan.publishes)
         was_unpublished = not keys.isdisjoint(self._pending.keys)
