@@ -32,7 +32,7 @@ import pytest
 
 from seline.blocking import DataManager, Seline
 from seline.domain.document import ABSENT, Json
-from seline.errors import OutcomeUnknown, SelineError, StorageError, VolumeFailed, VolumeFull
+from seline.errors import OutcomeUnknown, SelineError, VolumeFailed, VolumeFull
 from seline.storage.volume import files
 from seline.storage.volume.reopen import REOPEN_EVERY_S
 from seline.storage.volume.writer import IDLE_AFTER_S
@@ -44,7 +44,7 @@ from tests.faults.powercut.trying import kind_of
 from tests.faults.small_filesystem import FailingDisk, failing_disk
 from tests.proof.figures import note
 from tests.proof.judge import Expected, Outcome, Values, expect, judge, read_values, stray
-from tests.proof.operations import DONE, NEW, OPERATIONS, STILL, A, B, C, opened, prepare, value
+from tests.proof.operations import DONE, OPERATIONS, STILL, A, B, opened, prepare, value
 
 pytestmark = pytest.mark.usefixtures("first_form")
 
@@ -147,9 +147,10 @@ class Syncs:
 def watch_syncs(root: Path) -> Iterator[Syncs]:
     """Watch the syncs below `root`, which need not exist yet."""
     syncs = Syncs(Path(os.path.realpath(root)))
-    real = os.fsync
+    real, real_data = os.fsync, os.fdatasync
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda descriptor: syncs.sync(real, descriptor))
+        patch.setattr(os, "fdatasync", lambda descriptor: syncs.sync(real_data, descriptor))
         try:
             yield syncs
         finally:
@@ -304,47 +305,6 @@ def test_no_operation_on_a_failing_disk_breaks_a_guarantee(
     assert broken == []
 
 
-@pytest.mark.prove(share=2)
-def test_a_disk_that_fails_and_recovers_repeatedly_loses_nothing(
-    tmp_path: Path, share_s: float
-) -> None:
-    seed = 20250106
-    print(f"seed {seed}")
-    ends_at = time.monotonic() + min(share_s, LIMIT_S)
-    rng, tried, broken = random.Random(seed), 0, list[str]()
-    with failing_disk(tmp_path) as disk:
-        acknowledged: dict[str, Json] = {}
-        while time.monotonic() < ends_at and tried < 200:
-            with watch_syncs(disk.data) as syncs, opened(disk.data) as seline:
-                acknowledged.update(_save_at_random(seline, rng))
-                _wait_for_writer(seline)
-                disk.fail_writes()
-                saved = _save_at_random(seline, rng)
-                broken += [f"{name} was acknowledged on a bad disk" for name in saved]
-                syncs.release_files()
-                disk.allow_writes()
-                acknowledged.update(_save_at_random(seline, rng))
-                broken += [f"{name} was synced again" for name in syncs.repeated]
-                tried += len(syncs.failed)
-            disk.remount()
-            with opened(disk.data) as restarted:
-                broken += [
-                    f"{name} is not as acknowledged"
-                    for name, kept in acknowledged.items()
-                    if restarted.data.load_json(name) != kept
-                ]
-                broken += [f"V4: {finding}" for finding in restarted.verify().findings]
-    note(
-        SUITE,
-        "a disk whose writes fail and work again",
-        tried=tried,
-        failures=len(broken),
-        where="ext4",
-    )
-    assert tried > 0
-    assert broken == []
-
-
 def _prepare_volume(name: str, volume: Path) -> Expected:
     """Write the volume that an operation starts from; return what the operation changes."""
     tree, expected = _prepare_once(name)
@@ -411,18 +371,6 @@ def _wait_for_writer(seline: Seline) -> None:
     """Wait until the writer is idle: what it still does may free blocks that can be written."""
     store: Any = seline._awaited.store.opened
     store.writer.between(lambda: None).result()
-
-
-def _save_at_random(seline: Seline, rng: random.Random) -> dict[str, Json]:
-    """Save random documents with random sizes; return those that were acknowledged."""
-    saved: dict[str, Json] = {}
-    for _ in range(rng.randrange(1, 8)):
-        name = f"d{rng.randrange(6)}.json"
-        content = {"n": rng.random(), "filler": "x" * rng.choice((10, 3_000, 40_000))}
-        with contextlib.suppress(StorageError):
-            seline.data.save_json(name, content, backup=rng.random() < 0.7, shrink=True)
-            saved[name] = content
-    return saved
 
 
 def _save_together(seline: Seline, names: Sequence[str], number: Json) -> None:
@@ -920,89 +868,6 @@ def _summary(served: Values) -> str:
         f"{name} {content['n'] if isinstance(content, dict) else content}"
         for name, content in served.items()
     )
-
-
-# many syncs fail
-
-
-@pytest.mark.prove(share=2)
-def test_randomly_failing_syncs_lose_nothing(
-    tmp_path: Path, frozen_clock: FakeClock, share_s: float
-) -> None:
-    seed = 20250106
-    print(f"seed {seed}")
-    ends_at = time.monotonic() + min(share_s, LIMIT_S)
-    tried, broken = 0, list[str]()
-    for number in range(300):
-        if number and time.monotonic() > ends_at:
-            break
-        volume = tmp_path / f"volume-{number}"
-        count, failures = _change_while_syncs_fail(
-            random.Random(seed + number), volume, frozen_clock
-        )
-        tried += count
-        broken += failures
-    note(SUITE, "any sync, at random", tried=tried, failures=len(broken), where=kind_of(tmp_path))
-    assert tried > 0
-    assert broken == []
-
-
-def _change_while_syncs_fail(
-    rng: random.Random, volume: Path, frozen_clock: FakeClock
-) -> tuple[int, list[str]]:
-    """Change documents while one sync in ten fails; each must hold a value that is possible."""
-    names = (A, B, C, NEW)
-    possible: dict[str, list[Json]] = {name: [None] for name in names}
-    with watch_syncs(volume) as syncs:
-        with opened(volume) as seline:
-            syncs.refuse = lambda _: rng.random() < 0.1
-            for number in range(40):
-                _change_at_random(seline, rng, names, number, possible)
-                frozen_clock.advance(rng.choice((0, 0, 2, REOPEN_EVERY_S)))
-            syncs.refuse = lambda _: False
-            frozen_clock.advance(2 * REOPEN_EVERY_S)
-            seline.data.save_json(NEXT, value(NEXT, 1))
-            served = {name: _served(seline.data, name) for name in names}
-        broken = [f"V3: {name} was synced again" for name in syncs.repeated]
-        broken += [f"V3: {name} was not synced" for name in _not_durable(syncs)]
-    broken += [
-        f"{name} shows {served[name]}, of {possible[name]}"
-        for name in names
-        if served[name] not in possible[name]
-    ]
-    with opened(volume) as restarted:
-        if {name: _served(restarted.data, name) for name in names} != served:
-            broken.append("a document changed its value at the restart")
-        broken += [f"V4: {finding}" for finding in restarted.verify().findings]
-    return len(syncs.failed), broken + [f"stray: {name}" for name in stray(volume)]
-
-
-def _change_at_random(
-    seline: Seline,
-    rng: random.Random,
-    names: Sequence[str],
-    number: int,
-    possible: dict[str, list[Json]],
-) -> None:
-    """Change one document or several at once, and record the values that each may have now."""
-    chosen = rng.sample(names, rng.choice((1, 1, 1, 2, 3)))
-    new: dict[str, Json] = {name: value(name, number) for name in chosen}
-    try:
-        if len(chosen) == 1 and rng.random() < 0.2 and possible[chosen[0]] != [None]:
-            new = dict.fromkeys(chosen)
-            seline.data.delete(chosen[0])
-        elif len(chosen) == 1:
-            seline.data.save_json(chosen[0], new[chosen[0]], backup=rng.random() < 0.7)
-        else:
-            _save_together(seline, chosen, number)
-    except OutcomeUnknown:
-        for name in chosen:
-            possible[name] = [*possible[name], new[name]]
-    except SelineError:
-        return
-    else:
-        for name in chosen:
-            possible[name] = [new[name]]
 
 
 def _shuffled(items: Any, *, seed: int) -> list[Any]:
