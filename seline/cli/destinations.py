@@ -74,11 +74,7 @@ def _show(options: VerbOptions, listed: dict[str, Any]) -> None:
             found["where"],
             found["mirrored_at"] or found["whole_at"] or "-",
             f"{found['proven_at']} by {found['proven_by']}" if found["proven_at"] else "-",
-            found["mirror_failure"]
-            or found["failure"]
-            or found["drill_failure"]
-            or ", ".join(f"lacks {name}" for name in found["mirror_lacking"] or found["lacking"])
-            or "-",
+            _problem(found),
         )
         for found in listed["destinations"]
     ]
@@ -88,4 +84,16 @@ def _show(options: VerbOptions, listed: dict[str, Any]) -> None:
         rows,
         as_json=options.json,
         empty="There are none: set `exports.destinations`.",
+    )
+
+
+def _problem(found: dict[str, Any]) -> str:
+    """Return the first problem of a destination that is known, `-` without one."""
+    is_exposed = found["on_data_disk"] and not found["same_disk"]
+    return (
+        found["mirror_failure"]
+        or found["failure"]
+        or found["drill_failure"]
+        or ", ".join(f"lacks {name}" for name in found["mirror_lacking"] or found["lacking"])
+        or ("it is on the disk of the data directory" if is_exposed else "-")
     )

@@ -109,6 +109,10 @@ def test_destinations_are_listed_with_their_last_export_and_problem(line: Line, 
     listed = line("destinations").out
     assert "nas" in listed
     assert str(nas) in listed
+    assert "on the disk of the data directory" not in listed
+    table = json.dumps([{"name": "nas", "url": f"file://{nas}"}])
+    exposed = line("destinations", SELINE_EXPORTS__DESTINATIONS=table).out
+    assert "on the disk of the data directory" in exposed
     shutil.rmtree(nas)
     line("jobs", "run", "export")
     assert "no marker" in line("destinations").out
