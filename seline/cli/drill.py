@@ -84,11 +84,15 @@ async def _prove(
     if lacking := lacking_text(copy.lacking, copy.older):
         terminal.notice(f"Documents could not be read for it: {lacking}.")
     try:
-        if parse_head_name(copy.name) is not None:
+        job = "export" if parse_head_name(copy.name) is None else "mirror"
+        if job == "mirror":
             await MirrorStore(store, sealer, copy.volume).put_proof(proof)
         else:
             await ExportFolders(store).put_proof(proof)
-        terminal.notice(f"The proof is at {store.name}: {proof.at} by {proof.by}.")
+        terminal.notice(
+            f"The proof is at {store.name}: {proof.at} by {proof.by}. Health shows it once the job "
+            f"`{job}` has run."
+        )
     except ObjectForbidden as error:
         terminal.report(f"The proof could not be stored: {error.message}", error.hint)
         return Exit.FAILED
