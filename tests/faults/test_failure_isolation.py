@@ -75,6 +75,25 @@ def test_a_failed_rename_and_a_failed_cleanup_refuse_one_save(
         assert list((directory / ".seline" / "staging").iterdir()) == []
 
 
+@pytest.mark.usefixtures("files_at_once")
+def test_a_failed_rename_and_a_failed_cleanup_keep_a_save_in_the_journal(
+    seline: Seline, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seline.data.save_json(A, {"n": 1})
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "exchange", failing_call(errno.EROFS))
+        patch.setattr(os, "unlink", failing_call(errno.EROFS))
+        seline.data.save_json(A, {"n": 2})
+        assert seline.data.load_json(A) == {"n": 2}
+        assert json.loads((directory / A).read_bytes()) == {"n": 1}
+
+    seline.data.save_json(A, {"n": 3})
+
+    assert json.loads((directory / A).read_bytes()) == {"n": 3}
+    assert {"n": 2} in backup_values(seline)
+    assert list((directory / ".seline" / "staging").iterdir()) == []
+
+
 def test_saves_and_health_work_when_statvfs_fails(
     seline: Seline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -126,6 +145,20 @@ def test_a_call_that_fails_once_refuses_one_save(
     seline.data.save_json(A, {"n": 1})
     held = {"fstat": directory / "backups", "fsync": directory}[call].stat().st_ino
     with fails_once(monkeypatch, call, held) as failed, pytest.raises(StorageError):
+        seline.data.save_json(A, {"n": 2})
+    assert failed == [held]
+
+    seline.data.save_json(A, {"n": 3})
+
+    assert seline.data.load_json(A) == {"n": 3}
+
+
+def test_a_sync_of_the_journal_that_fails_once_leaves_one_save_unknown(
+    seline: Seline, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seline.data.save_json(A, {"n": 1})
+    held = (directory / ".seline" / "journal-a").stat().st_ino
+    with fails_once(monkeypatch, "fdatasync", held) as failed, pytest.raises(OutcomeUnknown):
         seline.data.save_json(A, {"n": 2})
     assert failed == [held]
 

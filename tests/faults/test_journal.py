@@ -305,6 +305,19 @@ def test_a_document_that_a_person_wrote_after_the_kill_stays(killed: Path) -> No
 # with and without
 
 
+@pytest.mark.parametrize(("limit_mb", "sizes"), [(256, [8 << 20] * 2), (255, [])])
+def test_a_volume_has_a_journal_by_default_unless_it_is_small(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit_mb: int, sizes: list[int]
+) -> None:
+    monkeypatch.delenv("SELINE_STORAGE__JOURNAL_BYTES")
+    with open_seline(tmp_path, lock_wait_s=0, storage__volume_limit_mb=limit_mb) as seline:
+        seline.data.save_json("a.json", {"n": 1})
+
+        made = [path for name in NAMES if (path := tmp_path / ".seline" / name).exists()]
+        assert [path.stat().st_size for path in made] == sizes
+        assert (tmp_path / "a.json").exists() == (not sizes)
+
+
 def test_an_older_seline_refuses_a_volume_with_a_journal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
