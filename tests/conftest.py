@@ -22,7 +22,14 @@ from seline.library import Seline
 from seline.server import Serving, serving
 from tests.clocks import FakeClock
 from tests.command_line import SETTLES_SOON
-from tests.faults.forms import EACH, FORMS, PUBLISH_WITHIN_MS, SMALL_JOURNAL, synced_in_its_files
+from tests.faults.forms import (
+    EACH,
+    FIRST,
+    FORMS,
+    PUBLISH_WITHIN_MS,
+    SMALL_JOURNAL,
+    synced_in_its_files,
+)
 from tests.http_client import settings_for
 from tests.installing import installing
 
@@ -89,9 +96,13 @@ def clock() -> FakeClock:
 
 @pytest.fixture(params=EACH)
 def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Have every store of the test use one form of the commit; return its name."""
-    FORMS[request.param](monkeypatch)
-    return str(request.param)
+    """Have every store of the test use one form of the commit; return its name.
+
+    A test that asks for `first_form`, in a module that runs over several, has that one.
+    """
+    name = FIRST if "first_form" in request.fixturenames else str(request.param)
+    FORMS[name](monkeypatch)
+    return name
 
 
 @pytest.fixture

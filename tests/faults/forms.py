@@ -1,8 +1,9 @@
 """The forms of the commit; the fault suites run over each of them.
 
-The fixture `form` has every store of a test use one. A module whose tests look at the files asks
-for those that write them at once: `pytestmark = each_form_at_once`. The short tests run over some
-of the forms, and `make prove` over all.
+The fixture `form` has every store of a test use one, and `pytestmark = each_form` every test of a
+module. A module whose tests look at the files asks for those that write them at once:
+`pytestmark = each_form_at_once`. The short tests run over some of the forms, and `make prove` over
+all.
 
 Other tests have the form that a user has, with a small journal: their files follow a save. One
 that changes a file by hand uses the fixture `files_at_once`, and one of the first form's system
@@ -10,7 +11,7 @@ calls `first_form`.
 """
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, TypeAlias
 
 import pytest
@@ -29,12 +30,19 @@ AT_ONCE: Final = (FIRST, JOURNAL)
 """The forms that write a file before a change is answered."""
 EACH: Final = (FIRST, pytest.param(JOURNAL, marks=pytest.mark.prove), FILES_LATER)
 """All forms; the short tests leave out the one between the two others."""
-each_form_at_once: Final = [
-    pytest.mark.usefixtures("form"),
-    pytest.mark.parametrize(
-        "form", [pytest.param(FIRST, marks=pytest.mark.prove), JOURNAL], indirect=True
-    ),
-]
+
+
+def _over(*forms: str, prove: Sequence[str]) -> list[pytest.MarkDecorator]:
+    """Run the tests of a module over these forms, and over more of them in `make prove`."""
+    more = [pytest.param(form, marks=pytest.mark.prove) for form in prove]
+    return [
+        pytest.mark.usefixtures("form"),
+        pytest.mark.parametrize("form", [*more, *forms], indirect=True),
+    ]
+
+
+each_form_at_once: Final = _over(JOURNAL, prove=[FIRST])
+each_form: Final = _over(FILES_LATER, prove=[FIRST, JOURNAL])
 
 
 def synced_in_its_files(patch: pytest.MonkeyPatch) -> None:

@@ -62,6 +62,7 @@ from tests.faults.cancelling import (
     cancel_at_wait,
     no_errors_logged,
 )
+from tests.faults.forms import each_form, labelled
 from tests.faults.powercut.trying import kind_of
 from tests.faults.test_slow_disk import SyncGate
 from tests.http_client import ADMIN, settings_for
@@ -70,6 +71,8 @@ from tests.integration.test_alert_sinks import listening
 from tests.proof.figures import note
 from tests.proof.judge import NAMES, stray
 from tests.proof.operations import NEW, OPERATIONS, STILL, A, B, C, value
+
+pytestmark = each_form
 
 SUITE: Final = "cancellation"
 LONG_S: Final = 120.0
@@ -690,7 +693,7 @@ async def test_callers_cancelled_at_random_lose_nothing(volume: Path) -> None:
 
 @pytest.mark.prove(share=2)
 async def test_thousands_of_callers_cancelled_at_random_lose_nothing(
-    volume: Path, share_s: float
+    form: str, volume: Path, share_s: float
 ) -> None:
     first_seed = random.SystemRandom().randrange(1 << 32)
     print(f"\nseeds from {first_seed} on")
@@ -703,8 +706,9 @@ async def test_thousands_of_callers_cancelled_at_random_lose_nothing(
         broken += [f"seed {seed}: {failure}" for failure in workload.broken]
         if broken or time.monotonic() > until_s:
             break
-    note(SUITE, "callers cancelled at any moment beside others", tried=tried, failures=len(broken),
-         where=kind_of(volume), first_seed=first_seed)  # fmt: skip
+    what = labelled("callers cancelled at any moment beside others", form)
+    note(SUITE, what, tried=tried, failures=len(broken), where=kind_of(volume),
+         first_seed=first_seed)  # fmt: skip
     assert not broken, broken[:5]
 
 
@@ -808,7 +812,7 @@ async def test_a_cancelled_server_close_completes_and_the_next_close_waits_for_i
 
 @pytest.mark.prove
 async def test_every_cancellation_at_every_wait_leaves_changes_whole_or_absent(
-    volume: Path, share_s: float
+    form: str, volume: Path, share_s: float
 ) -> None:
     rounds = [
         (cancel, cancellation) for cancel in CANCELLERS for cancellation in CANCELLATIONS.values()
@@ -825,8 +829,9 @@ async def test_every_cancellation_at_every_wait_leaves_changes_whole_or_absent(
             broken.append(f"{cancel.args} {cancellation}: {error!r}")
         if time.monotonic() > until_s:
             break
-    note(SUITE, "callers cancelled at every await", tried=tried, failures=len(broken),
-         where=kind_of(volume.parent), rounds=started, possible=len(rounds))  # fmt: skip
+    what = labelled("callers cancelled at every await", form)
+    note(SUITE, what, tried=tried, failures=len(broken), where=kind_of(volume.parent),
+         rounds=started, possible=len(rounds))  # fmt: skip
     assert not broken, broken[:5]
 
 

@@ -43,10 +43,13 @@ from seline.storage.volume import batches, capabilities
 from seline.storage.volume.backup_index import BackupIndex
 from seline.storage.volume.mounts import Mount, mount_of
 from tests.command_line import line_at
+from tests.faults.forms import each_form_at_once, labelled
 from tests.faults.injection import backup_values, incident_kinds, store_of
 from tests.faults.small_filesystem import SmallFilesystem, free_bytes, small_filesystem
 from tests.http_client import Client, settings_for
 from tests.proof.figures import note
+
+pytestmark = each_form_at_once
 
 SUITE: Final = "full volume"
 LIMIT_S: Final = 90.0
@@ -200,15 +203,15 @@ def test_a_volume_that_is_full_when_opened_accepts_some_changes_that_do_not_grow
 
 @pytest.mark.prove
 def test_a_volume_that_is_full_when_opened_accepts_every_change_that_does_not_grow(
-    tmp_path: Path,
+    form: str, tmp_path: Path
 ) -> None:
     kinds = {
         _change_while_full(level, tuple(NOT_GROWING), tmp_path / level.replace(" ", "-"))
         for level in FILLED
     }
     note(
-        SUITE, "each change that does not grow, full at the start", where=", ".join(kinds),
-        tried=len(FILLED) * len(NOT_GROWING), failures=0,
+        SUITE, labelled("each change that does not grow, full at the start", form),
+        where=", ".join(kinds), tried=len(FILLED) * len(NOT_GROWING), failures=0,
     )  # fmt: skip
 
 
@@ -248,7 +251,6 @@ def _delete_all(seline: Seline) -> None:
         seline.data.delete(info.name, purge=True)
 
 
-@pytest.mark.usefixtures("files_at_once")
 async def test_a_full_volume_can_be_exported_and_imported(tmp_path: Path) -> None:
     """Test the readable export, and an export to a folder on another disk that is read back."""
     for level, fill in FILLED.items():
@@ -565,7 +567,6 @@ def _beyond_95_percent(volume: SmallFilesystem) -> float:
     return 0.05 * reach * status.f_frsize
 
 
-@pytest.mark.usefixtures("first_form")
 def test_rotated_backups_no_longer_count_in_usage(tmp_path: Path) -> None:
     """Where usage is the sum of Seline's own files, a deleted file no longer counts."""
     mount = mount_of(str(tmp_path))
@@ -729,7 +730,6 @@ def _save_until_full(seline: Seline) -> int:
     raise AssertionError("the volume was never full")
 
 
-@pytest.mark.usefixtures("files_at_once")
 def test_a_broken_document_is_recovered_on_a_full_volume(volume: SmallFilesystem) -> None:
     with open_seline(volume.path, storage__cache_bytes_max=0) as seline:
         save_versions(seline)
@@ -795,7 +795,9 @@ def test_the_command_line_works_on_a_full_volume(level: str, tmp_path: Path) -> 
 
 
 @pytest.mark.prove(share=3)
-def test_a_volume_that_fills_up_repeatedly_loses_nothing(tmp_path: Path, share_s: float) -> None:
+def test_a_volume_that_fills_up_repeatedly_loses_nothing(
+    form: str, tmp_path: Path, share_s: float
+) -> None:
     """Random documents, sizes, policies and foreign files: acknowledged changes are kept (V3)."""
     seed = 20250106
     print(f"seed {seed}")
@@ -816,8 +818,9 @@ def test_a_volume_that_fills_up_repeatedly_loses_nothing(tmp_path: Path, share_s
         broken += [f"seed {seed + number}: {failure}" for failure in trial.broken]
         kinds.add(volume.kind)
     note(
-        SUITE, "saves, backups and foreign files that fill it, at random", tried=tried,
-        failures=len(broken), where=", ".join(sorted(kinds)), refused=refused, volumes=number,
+        SUITE, labelled("saves, backups and foreign files that fill it, at random", form),
+        tried=tried, failures=len(broken), where=", ".join(sorted(kinds)), refused=refused,
+        volumes=number,
     )  # fmt: skip
     assert tried > 0
     assert broken == []

@@ -35,8 +35,11 @@ from seline.storage.volume.current import CurrentDocuments
 from seline.storage.volume.earlier import Recovery, earlier_recoveries
 from seline.storage.volume.mounts import check_place
 from seline.storage.volume.store import VolumeStore
+from tests.faults.forms import each_form
 from tests.faults.small_filesystem import Unavailable, run
 from tests.http_client import settings_for
+
+pytestmark = each_form
 
 HOLDER = """
 import sys, time

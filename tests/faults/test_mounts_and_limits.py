@@ -48,12 +48,15 @@ from seline.storage.volume.commit.replay import Replay
 from seline.storage.volume.mounts import journal_missing, mount_of
 from seline.storage.volume.reopen import REOPEN_EVERY_S
 from tests.clocks import FakeClock
+from tests.faults.forms import each_form_at_once
 from tests.faults.injection import failing_call, store_of
 from tests.faults.powercut.trying import fast_place, kind_of
 from tests.faults.small_filesystem import SmallFilesystem, Unavailable, run, small_filesystem
 from tests.faults.test_damage import rewrite
 from tests.http_client import Client, settings_for
 from tests.proof.figures import note
+
+pytestmark = each_form_at_once
 
 SUITE: Final = "place"
 NAME: Final = "user_profile.json"
@@ -613,7 +616,6 @@ def test_a_file_or_link_in_place_of_a_directory_is_refused_and_not_followed(
         assert len(seline.data.backups(NAME)) == 2
 
 
-@pytest.mark.usefixtures("files_at_once")
 def test_a_link_that_replaces_backups_at_run_time_is_not_followed(tmp_path: Path) -> None:
     directory = tmp_path / "data"
     with open_seline(directory, lock_wait_s=0) as seline:
@@ -934,7 +936,6 @@ async def assert_full(data: Any) -> None:
     await data.save_json("one_more.json", {})
 
 
-@pytest.mark.usefixtures("files_at_once")
 def test_documents_removed_by_hand_no_longer_count_towards_the_limit(tmp_path: Path) -> None:
     with open_seline(tmp_path, lock_wait_s=0, storage__documents_max=3) as seline:
         for number in range(5):
@@ -946,7 +947,6 @@ def test_documents_removed_by_hand_no_longer_count_towards_the_limit(tmp_path: P
             seline.data.save_json("f.json", {"n": 1})
 
 
-@pytest.mark.usefixtures("files_at_once")
 @pytest.mark.parametrize(
     ("documents", "status", "level"), [(7, None, None), (8, "warning", 80), (10, "critical", 100)]
 )

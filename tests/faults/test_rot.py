@@ -46,6 +46,7 @@ from seline.storage.volume import capabilities, inspect
 from seline.storage.volume.commit.preserve import Preserver
 from seline.storage.volume.commit.replay import Replay
 from seline.storage.volume.events import Events
+from tests.faults.forms import each_form_at_once, labelled
 from tests.faults.powercut.trying import fast_place, kind_of
 from tests.faults.rot import (
     ALERTS,
@@ -74,7 +75,7 @@ from tests.faults.rot import (
 from tests.http_client import ADMIN, settings_for
 from tests.proof.figures import note
 
-pytestmark = pytest.mark.usefixtures("files_at_once")
+pytestmark = each_form_at_once
 
 SETTLED_AFTER_NS: Final = inspect.AT_REST_NS
 SUITE: Final = "rot"
@@ -611,7 +612,7 @@ def test_damage_is_found_and_recovered_or_refused(subject: Subject, workspace: P
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("subject", SUBJECTS, ids=lambda subject: subject.what)
 def test_none_of_a_thousand_faults_is_served(
-    subject: Subject, workspace: Path, share_s: float
+    form: str, subject: Subject, workspace: Path, share_s: float
 ) -> None:
     until_s = time.monotonic() + min(share_s, LIMIT_S)
     seed = random.SystemRandom().randrange(1 << 32)
@@ -619,7 +620,12 @@ def test_none_of_a_thousand_faults_is_served(
         subject, workspace, round(FAULTS * subject.share), seed=seed, until_s=until_s
     )
     note(
-        SUITE, subject.what, tried=tried, failures=len(broken), where=kind_of(workspace), seed=seed
+        SUITE,
+        labelled(subject.what, form),
+        tried=tried,
+        failures=len(broken),
+        where=kind_of(workspace),
+        seed=seed,
     )
     assert not broken, "\n".join(broken)
     assert tried
@@ -681,13 +687,13 @@ def test_a_wrong_store_is_flagged(
 @pytest.mark.prove
 @pytest.mark.parametrize("control", CONTROLS)
 def test_the_flagged_faults_of_a_wrong_store_are_counted(
-    control: str, workspace: Path, share_s: float, monkeypatch: pytest.MonkeyPatch
+    form: str, control: str, workspace: Path, share_s: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     break_store, subject = CONTROLS[control]
     break_store(monkeypatch)
     until_s = time.monotonic() + min(share_s, LIMIT_S / 10)
     tried, broken = run_faults(subject, workspace, FAULTS_PER_VOLUME, seed=SEED, until_s=until_s)
-    note("negative control", f"rot: {control}", tried=tried, failures=len(broken),
+    note("negative control", labelled(f"rot: {control}", form), tried=tried, failures=len(broken),
          where=kind_of(workspace))  # fmt: skip
     assert broken
 
