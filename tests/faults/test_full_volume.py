@@ -395,6 +395,21 @@ def test_a_backup_that_must_stay_does_not_protect_backups_of_other_documents(
         assert seline.data.read_backup("a.json", sound) == value(0, 1_200_000)
 
 
+def test_a_backup_makes_room_although_later_ones_are_not_written_yet(
+    volume: SmallFilesystem,
+) -> None:
+    """The large one is the newest in a file, and has to stay until the others are files too."""
+    with open_seline(volume.path, storage__publish_within_ms=10_000) as seline:
+        seline.data.save_json("a.json", value(0, 2 * MB))
+        for number in range(1, 4):
+            seline.data.save_json("a.json", value(number, 10), shrink=True)
+        volume.fill_to(0.93, FOREIGN)
+
+        seline.data.save_json("b.json", value(0, MB))
+
+        assert [value["n"] for value in backup_values(seline, "a.json")] == [2, 1]
+
+
 def _flip(path: Path) -> None:
     """Change a byte and keep the mtime, as a failing disk does."""
     before = path.stat()

@@ -42,6 +42,10 @@ def _unmarked(_key: DocumentKey, backups: Sequence[Backup]) -> Sequence[Backup]:
     return backups
 
 
+def _nothing() -> None:
+    """Write nothing: everything is in its file."""
+
+
 @dataclass(slots=True)
 class Admission:
     """Admits batches, as long as the volume has room for them."""
@@ -54,6 +58,8 @@ class Admission:
     settings: Settings
     mark_pinned: MarkPinned = _unmarked
     """Is asked for the pinned backups before any is shed (V11)."""
+    write_pending: Callable[[], None] = _nothing
+    """Is called before any is shed: what only a journal has is no file that could stay instead."""
     _documents: int = 0
     _shed_again_at: float = 0.0
     _report_shed_again_at: float = 0.0
@@ -181,6 +187,7 @@ class Admission:
 
         Returns whether any was discarded; if none was, the next attempt waits.
         """
+        self.write_pending()
         now_s = self.clock.monotonic()
         shed: list[Backup] = []
         for key, dropped in plan_shedding(

@@ -129,6 +129,7 @@ def _open(volume: VolumeDirectory, settings: Settings, clock: Clock) -> VolumeSt
     rotation = Rotation(volume, current_documents, disk_usage.discarded, snapshots.forget)
     admission = Admission(volume, rotation, disk_usage, clock, events, settings)
     committer = _committer(admission, capabilities, snapshots, storage)
+    admission.write_pending = lambda: committer.settle(clock.now())
     reopener = Reopener(volume, current_documents, committer, clock, events, admission)
     batches = Batches(
         current_documents, committer, rotation, disk_usage, clock, events, admission, reopener,
