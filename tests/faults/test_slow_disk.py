@@ -105,6 +105,7 @@ async def wait_until_blocked(gate: SyncGate) -> None:
     await asyncio.to_thread(gate.blocked.wait, 10)
 
 
+@pytest.mark.usefixtures("first_form")
 async def test_documents_are_listed_while_the_sync_of_their_names_hangs(
     server: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -78,11 +78,12 @@ def test_the_reopening_rewrites_a_foreign_file_that_could_not_be_synced(
     """A second sync of the same file would succeed although the bytes are lost."""
     foreign = replace_by_copy_of_backup(seline, directory)
     synced = record_syncs(monkeypatch, failing=foreign)
-    with pytest.raises(VolumeFailed):
-        seline.data.save_json(A, {"n": 1})
+    with (directory / A).open():  # no other file gets its inode
+        with pytest.raises(VolumeFailed):
+            seline.data.save_json(A, {"n": 1})
 
-    frozen_clock.advance(REOPENED_AFTER_S)
-    seline.data.save_json(A, {"n": 1})
+        frozen_clock.advance(REOPENED_AFTER_S)
+        seline.data.save_json(A, {"n": 1})
 
     assert synced.count(foreign) == 1
     assert inode(directory / A) != foreign
