@@ -23,7 +23,7 @@ def migrate(options: VerbOptions, commit_form: str) -> Exit | None:
 
     Examples:
       seline migrate --commit-form first
-      SELINE_STORAGE__JOURNAL_BYTES=8388608 seline migrate --commit-form journal
+      seline migrate --commit-form journal
     """
     from seline import library
     from seline.client.find_store import check_data_dir

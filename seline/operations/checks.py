@@ -94,7 +94,9 @@ def _writing(facts: Facts) -> Result:
             f"a save that adds {needed} is refused, for want of room; deletes and restores work"
         )
         return Status.CRITICAL, detail, make_room(facts.usage, facts.room)
-    return Status.OK, "changes are taken", ""
+    forms = [form for form in facts.store.medium.capabilities() if form.name == "commit"]
+    detail = f"changes are taken ({forms[0].detail})" if forms else "changes are taken"
+    return Status.OK, detail, ""
 
 
 def _unanswered(facts: Facts) -> Result:

@@ -69,6 +69,11 @@ def killed(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
     return tmp_path / "killed"
 
 
+def writing(seline: Seline) -> str:
+    """Return what health shows about changes."""
+    return next(str(one["detail"]) for one in seline.health()["checks"] if one["name"] == "writing")
+
+
 def values(seline: Seline) -> dict[str, object]:
     """Return every document's value."""
     return {info.name: seline.data.load_json(info.name) for info in seline.data.documents()}
@@ -148,6 +153,14 @@ def test_every_version_of_a_large_document_is_made_from_the_few_that_are_held() 
 
 
 # one flush, and the files
+
+
+@pytest.mark.parametrize(
+    ("size", "form"), [(64 << 10, "by a journal"), (0, "each change is synced in its files")]
+)
+def test_health_names_the_form_of_the_commit(tmp_path: Path, size: int, form: str) -> None:
+    with opened(tmp_path, journal_bytes=size) as seline:
+        assert writing(seline) == f"changes are taken ({form})"
 
 
 def test_a_save_is_one_flush(tmp_path: Path) -> None:
@@ -350,3 +363,4 @@ def test_a_journal_that_cannot_be_made_is_reported_and_saves_work(
         seline.data.save_json("a.json", {"n": 1})
 
         assert (tmp_path / "a.json").read_bytes() == encode({"n": 1})
+        assert "there is no journal: ENOSPC" in writing(seline)

@@ -19,7 +19,7 @@ from seline.storage.volume.os_errors import describe, raising
 SHARE_OF_THE_VOLUME: Final = 16
 SMALL: Final = "the volume is too small for a journal"
 CHOSEN: Final = "no journal, as `seline migrate` chose"
-IN_USE: Final = "a journal"
+IN_USE: Final = "by a journal"
 
 _log = logging.getLogger("seline.storage")
 
