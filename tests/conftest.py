@@ -46,7 +46,8 @@ PROVE_UNTIL = time.monotonic() + 60 * float(os.environ.pop("SELINE_PROVE_MINUTES
 
 def pytest_xdist_auto_num_workers() -> int:
     """Return how many tests run at once: many of them wait, for a process or for a timer."""
-    return 2 * len(os.sched_getaffinity(0))
+    cores = len(os.sched_getaffinity(0))
+    return max(2 * cores, min(3 * cores, 6))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

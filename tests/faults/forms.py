@@ -11,7 +11,8 @@ calls `first_form`.
 """
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import cycle
 from typing import Final, TypeAlias
 
 import pytest
@@ -78,6 +79,11 @@ def chosen() -> dict[str, str]:
     return {
         name: os.environ[name] for name in (JOURNAL_BYTES, PUBLISH_WITHIN_MS) if name in os.environ
     }
+
+
+def in_turn(names: Iterable[str]) -> list[tuple[str, str]]:
+    """Return each name with one form, so that each form has its turn: for the short tests."""
+    return list(zip(names, cycle(FORMS), strict=False))
 
 
 def labelled(what: str, form: str) -> str:

@@ -31,7 +31,7 @@ from tests.faults.calls.trying import (
     prepared_by,
     together,
 )
-from tests.faults.forms import FIRST, labelled
+from tests.faults.forms import FIRST, in_turn, labelled
 from tests.faults.powercut.recorder import record
 from tests.faults.powercut.trying import Workers
 from tests.proof.operations import EVERY, OPERATIONS, prepare
@@ -47,7 +47,7 @@ AS_KERNEL: Final = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", OPERATIONS)
+@pytest.mark.parametrize(("name", "form"), in_turn(OPERATIONS), indirect=["form"])
 def test_some_failing_calls_break_no_guarantee(
     name: str, form: str, tmp_path: Path, workspace: Path, worker_processes: Workers
 ) -> None:

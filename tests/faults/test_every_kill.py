@@ -23,7 +23,7 @@ from tests.faults.calls.trying import (
     prepared,
     prepared_by,
 )
-from tests.faults.forms import FIRST, labelled
+from tests.faults.forms import FIRST, in_turn, labelled
 from tests.faults.powercut.trying import Workers
 from tests.proof.operations import EVERY, OPERATIONS
 
@@ -31,7 +31,7 @@ SUITE: Final = "kill -9"
 LIMIT_S: Final = 60.0
 
 
-@pytest.mark.parametrize("name", OPERATIONS)
+@pytest.mark.parametrize(("name", "form"), in_turn(OPERATIONS), indirect=["form"])
 def test_some_kills_between_two_calls_break_no_guarantee(
     name: str, form: str, tmp_path: Path, workspace: Path, worker_processes: Workers
 ) -> None:
