@@ -452,3 +452,28 @@ def test_what_a_crash_of_a_replay_left_beside_the_journal_is_removed(tmp_path: P
     opened(tmp_path / "data").close()
 
     assert not left.exists()
+
+
+def test_a_journal_whose_erasure_could_not_be_synced_is_made_anew(
+    seline: Seline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A later sync of the same file would prove nothing."""
+
+    def fail_once(descriptor: int) -> None:
+        monkeypatch.setattr(files, "sync_data", real)
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    real = files.sync_data
+    seline.data.save_json("a.json", value(1))
+    seline.data.save_json("b.json", value(1))
+    seline.data.delete("b.json", purge=True)
+    journal = tmp_path / "data" / ".seline" / "journal-a"
+    before = journal.open("rb")  # held open, so that its inode is not used again
+    monkeypatch.setattr(files, "sync_data", fail_once)
+    with pytest.raises(VolumeFailed):
+        seline.data.delete("a.json", purge=True)
+
+    assert seline.data.load_json("a.json") == value(1)
+    seline.data.delete("a.json", purge=True)
+    assert not os.path.samestat(journal.stat(), os.fstat(before.fileno()))
+    before.close()

@@ -614,7 +614,7 @@ def test_damage_is_found_and_recovered_or_refused(subject: Subject, workspace: P
 def test_none_of_a_thousand_faults_is_served(
     form: str, subject: Subject, workspace: Path, share_s: float
 ) -> None:
-    until_s = time.monotonic() + min(share_s, LIMIT_S)
+    until_s = time.monotonic() + min(max(3.0, share_s), LIMIT_S)
     seed = random.SystemRandom().randrange(1 << 32)
     tried, broken = run_faults(
         subject, workspace, round(FAULTS * subject.share), seed=seed, until_s=until_s
@@ -691,7 +691,7 @@ def test_the_flagged_faults_of_a_wrong_store_are_counted(
 ) -> None:
     break_store, subject = CONTROLS[control]
     break_store(monkeypatch)
-    until_s = time.monotonic() + min(share_s, LIMIT_S / 10)
+    until_s = time.monotonic() + min(max(3.0, share_s), LIMIT_S / 10)
     tried, broken = run_faults(subject, workspace, FAULTS_PER_VOLUME, seed=SEED, until_s=until_s)
     note("negative control", labelled(f"rot: {control}", form), tried=tried, failures=len(broken),
          where=kind_of(workspace))  # fmt: skip

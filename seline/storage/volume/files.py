@@ -251,6 +251,8 @@ def _write_all(descriptor: int, data: bytes) -> None:
 
 
 _flushes = 0
+_unproven: set[tuple[int, int]] = set()
+"""The directories whose last sync failed, by device and inode."""
 
 
 def flushes() -> int:
@@ -261,13 +263,26 @@ def flushes() -> int:
 def sync(descriptor: int) -> None:
     """Make a file or directory durable. After a failure it must not be called again for that file.
 
-    A file system that cannot sync directories is accepted; the probe reports it.
+    A directory whose sync failed is changed first: a sync without a change proves nothing then. A
+    file system that cannot sync directories is accepted; the probe reports it.
     """
+    if _unproven and _inode_of(descriptor) in _unproven:
+        _touch(descriptor)
     try:
         flush(descriptor)
     except OSError as error:
-        if error.errno != errno.EINVAL or not stat.S_ISDIR(os.fstat(descriptor).st_mode):
-            raise
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            if error.errno == errno.EINVAL:
+                return
+            _unproven.add(_inode_of(descriptor))
+        raise
+    if _unproven:
+        _unproven.discard(_inode_of(descriptor))
+
+
+def _inode_of(descriptor: int) -> tuple[int, int]:
+    status = os.fstat(descriptor)
+    return status.st_dev, status.st_ino
 
 
 def flush(descriptor: int) -> None:
@@ -283,10 +298,13 @@ def flush(descriptor: int) -> None:
 
 
 def touch_and_sync(directory: int) -> None:
-    """Change a directory and sync it: a sync without a change proves nothing after a failed one.
+    """Change a directory and sync it: another process may have met a sync that failed."""
+    _touch(directory)
+    sync(directory)
 
-    Without space for a name it is only synced.
-    """
+
+def _touch(directory: int) -> None:
+    """Change a directory, unless there is no space for a name."""
     flags = _STAGE_FLAGS & ~os.O_EXCL
     try:
         close(os.open(TOUCH_NAME, flags, FILE_MODE, dir_fd=directory))
@@ -295,7 +313,6 @@ def touch_and_sync(directory: int) -> None:
             raise
     else:
         os.unlink(TOUCH_NAME, dir_fd=directory)
-    sync(directory)
 
 
 def link(source: int, name: str, target: int, new_name: str) -> None:

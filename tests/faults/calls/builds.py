@@ -74,11 +74,12 @@ def _hide_incomplete_purges(patch: pytest.MonkeyPatch) -> None:
 
 
 def _trust_a_stale_index(patch: pytest.MonkeyPatch) -> None:
-    def leave(self: backup_index.BackupIndex, *_: object) -> None:
-        real(self, None)
+    def end(self: backup_index.BackupIndex, **_: object) -> None:
+        self._changed = True
+        real(self)
 
-    real = backup_index.BackupIndex.__exit__
-    patch.setattr(backup_index.BackupIndex, "__exit__", leave)
+    real = backup_index.BackupIndex.end
+    patch.setattr(backup_index.BackupIndex, "end", end)
 
 
 def _notify_no_watcher_after_reopening(patch: pytest.MonkeyPatch) -> None:

@@ -56,7 +56,7 @@ from seline.storage.volume.journal.checkpoint import (
     sync_published,
 )
 from seline.storage.volume.journal.codec import Batch, JournalChange, change_of, size_of
-from seline.storage.volume.journal.journal import Journal, opened_journal_files
+from seline.storage.volume.journal.journal import Journal, JournalFile, opened_journal_files
 from seline.storage.volume.journal.pending import RETRY_S, PendingDocuments, carried
 from seline.storage.volume.journal.provision import JournalProvision
 from seline.storage.volume.journal.publishing import Publisher, Unpublished
@@ -414,9 +414,20 @@ class JournalCommitter:
         if was_unpublished:
             raise LookAgain
         if is_purge and self._journal is not None:
-            with raising(StagingFailed, "Erasing the journal"):
-                for file in self._journal.files:
-                    file.erase()
+            self._erase(self._journal.files)
+
+    def _erase(self, clean: Sequence[JournalFile]) -> None:
+        """Erase the files, which are clean; one that cannot be synced is made anew.
+
+        Raises StagingFailed or DirectoryFailed.
+        """
+        for file in clean:
+            try:
+                file.erase()
+            except DirectoryFailed:
+                with suppress(OSError):
+                    files.unlink(self._volume.seline, file.name)
+                raise
 
     def _replace_removed(self, now: datetime) -> None:
         """Make the journal anew if another program removed a file of it: no start would find it.

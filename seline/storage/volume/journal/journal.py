@@ -32,7 +32,7 @@ from seline.storage.volume.journal.codec import (
     has_gap,
     next_epoch,
 )
-from seline.storage.volume.os_errors import InDoubt, StagingFailed, raising
+from seline.storage.volume.os_errors import DirectoryFailed, InDoubt, StagingFailed, raising
 
 JOURNAL_NAMES: Final = ("journal-a", "journal-b")
 _NEW: Final = Header(0, 0, is_clean=True)
@@ -85,9 +85,14 @@ class JournalFile:
         return os.pread(self.descriptor, self.size_bytes, 0)
 
     def erase(self) -> None:
-        """Overwrite what earlier uses left by zeros, durably (for a purge). Raises OSError."""
-        files.overwrite(self.descriptor, bytes(self.size_bytes - self.tail), self.tail)
-        files.sync_data(self.descriptor)
+        """Overwrite what earlier uses left by zeros, durably (for a purge).
+
+        Raises StagingFailed, and DirectoryFailed after a failed sync.
+        """
+        with raising(StagingFailed, "Erasing the journal"):
+            files.overwrite(self.descriptor, bytes(self.size_bytes - self.tail), self.tail)
+        with raising(DirectoryFailed, "Erasing the journal"):
+            files.sync_data(self.descriptor)
 
     def write_header(self, header: Header) -> None:
         """Write a header to the slot of its number, without a sync. Raises OSError."""
