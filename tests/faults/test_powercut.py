@@ -23,7 +23,7 @@ from tests.proof.figures import note
 from tests.proof.operations import OPERATIONS, Operation, prepare
 
 SUITE: Final = "power cut"
-SAMPLE: Final = 6
+SAMPLE: Final = 4
 FEW: Final = Cutting(moments=0.2, share=0.1, starts=0.04)
 ALL: Final = Cutting(combinations_max=1024)
 DRAWN: Final = Cutting(share=0.1)

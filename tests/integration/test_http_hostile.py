@@ -303,7 +303,9 @@ LARGE_BODIES = {
 
 
 @pytest.mark.parametrize("body", LARGE_BODIES.values(), ids=list(LARGE_BODIES))
-@pytest.mark.parametrize("path", [f"/documents/{NAME}", "/import?dry_run=true"])
+@pytest.mark.parametrize(
+    "path", [f"/documents/{NAME}", pytest.param("/import?dry_run=true", marks=pytest.mark.prove)]
+)
 async def test_a_large_body_is_decoded_while_others_are_answered(
     tmp_path: Path, body: bytes, path: str
 ) -> None:
