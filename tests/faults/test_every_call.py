@@ -79,6 +79,7 @@ def test_no_failing_call_breaks_a_guarantee(
 
 
 @pytest.mark.prove
+@pytest.mark.usefixtures("first_form")
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_every_recorded_call_is_made_to_fail(
     name: str, tmp_path: Path, workspace: Path, worker_processes: Workers
