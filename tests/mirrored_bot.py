@@ -62,6 +62,14 @@ class Bot:
         self.clock.advance(1)
         return await self.operations.mirrors.run()
 
+    async def lose_most(self) -> None:
+        """Mirror four documents, and delete three of them: the next head is in doubt."""
+        for number in range(4):
+            await self.data.save_json(f"{number}.json", {"n": number})
+        await self.mirrored()
+        for number in range(3):
+            await self.data.delete(f"{number}.json")
+
 
 def folder(place: Path) -> Path:
     [volume] = [path for path in (place / mirror.ROOT).iterdir() if path.is_dir()]

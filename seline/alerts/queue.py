@@ -1,8 +1,8 @@
 """The queue of one sink: alerts leave it in order, one at a time, and wait while the sink fails.
 
-Only the newest notification of an alert waits; the end of one whose beginning waits is one message
-with it, or none. Alerts that follow closely upon one another wait for
-the last of them; more than a few that wait are sent as one digest.
+Only the newest notification of an alert waits. The end of one whose beginning waits is sent with it
+as one message, or neither is sent. Alerts that follow closely upon one another wait for the last of
+them; more than a few that wait are sent as one digest.
 
 A failing sink delays only its own queue, and an alert that its sink refuses does not block the
 others. An alert is dropped only after a week in the queue, or if too many wait (the least severe

@@ -248,7 +248,7 @@ def test_a_defect_while_files_are_written_does_not_end_the_writer(
 def test_nothing_relies_on_a_sync_beside_a_checkpoint_that_fails(
     seline: Seline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:
-    """A kernel reports once that names are lost, and the checkpoint's sync is told."""
+    """The kernel reports a failed sync of a directory once, here to the checkpoint."""
     failing = threading.Event()
 
     def fail(*_: object) -> None:
@@ -328,6 +328,25 @@ def test_what_has_no_room_for_its_file_is_not_taken(
 
     listed = [info.name for info in seline.data.documents()]
     assert listed == [names[1], names[3], "first.json"]
+
+
+def test_a_restore_that_has_no_blocks_for_its_file_is_refused(
+    seline: Seline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full volume takes a restore, but not one whose file could never be written."""
+    for number in (1, 2):
+        seline.data.save_json("a.json", value(number))
+    seline.data.documents()
+    no_block_left = list(os.statvfs("."))
+    no_block_left[4] = 0
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fstatvfs", lambda _: os.statvfs_result(no_block_left))
+        with pytest.raises(VolumeFull):
+            seline.data.restore("a.json")
+        assert seline.data.load_json("a.json") == value(2)
+
+    seline.data.restore("a.json")
+    assert seline.data.load_json("a.json") == value(1)
 
 
 def test_a_journal_that_another_program_removed_is_made_anew(

@@ -525,7 +525,7 @@ async def test_a_condition_that_changes_at_every_tick_is_delivered_within_a_minu
 async def test_an_alert_that_is_over_before_it_is_sent_is_one_message_or_none(
     log: AlertLog, clock: FakeClock, sink: FakeSink, type: AlertType, lasted_s: float, is_sent: bool
 ) -> None:
-    """The end alone would be about what the receiver never heard of."""
+    """The end alone would be about an alert that the receiver did not get."""
     sink.alive = lasted_s < HOUR_S
     await raised(log, type, "usage", details={"what": "no room"})
     for _ in range(3):

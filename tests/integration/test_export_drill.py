@@ -106,6 +106,18 @@ async def test_without_the_key_a_person_must_prove_it_and_the_proof_is_learned(b
     assert listed.proven_by == "person at box"
 
 
+async def fails_until_another_is_written(bot: Bot, *, match: str) -> None:
+    """Check that the drill fails, that health shows it, and that the next export ends it."""
+    with pytest.raises(ExportFailed, match=match):
+        await bot.operations.drill()
+    found = await check(bot)
+    assert (found["status"], "the drill failed" in found["detail"]) == ("warning", True)
+    bot.clock.advance(2)
+    await bot.operations.exports.run()
+    await bot.operations.drill()
+    assert (await check(bot))["status"] == "ok"
+
+
 @pytest.mark.parametrize("encrypted", [False, True])
 async def test_a_damaged_export_fails_the_drill_until_another_is_written(
     bot: Bot, tmp_path: Path, encrypted: bool
@@ -115,14 +127,7 @@ async def test_a_damaged_export_fails_the_drill_until_another_is_written(
     await bot.operations.exports.run()
     [pack] = (tmp_path / "bucket").rglob("pack-*")
     flip(pack)
-    with pytest.raises(ExportFailed, match="The newest export is damaged"):
-        await bot.operations.drill()
-    found = await check(bot)
-    assert (found["status"], "the drill failed" in found["detail"]) == ("warning", True)
-    bot.clock.advance(2)
-    await bot.operations.exports.run()
-    await bot.operations.drill()
-    assert (await check(bot))["status"] == "ok"
+    await fails_until_another_is_written(bot, match="The newest export is damaged")
 
 
 async def test_a_drill_fails_with_the_names_if_every_export_is_damaged(
@@ -135,14 +140,7 @@ async def test_a_drill_fails_with_the_names_if_every_export_is_damaged(
     names = await folders(bot).complete()
     for manifest in (tmp_path / "bucket").glob("*/manifest.json"):
         manifest.write_bytes(b"{")
-    with pytest.raises(ExportFailed, match=f"No export there is whole: {', '.join(names)}"):
-        await bot.operations.drill()
-    found = await check(bot)
-    assert (found["status"], "the drill failed" in found["detail"]) == ("warning", True)
-    bot.clock.advance(2)
-    await bot.operations.exports.run()
-    await bot.operations.drill()
-    assert (await check(bot))["status"] == "ok"
+    await fails_until_another_is_written(bot, match=f"No export there is whole: {', '.join(names)}")
 
 
 async def test_a_proof_goes_with_its_export_and_is_no_export(bot: Bot, tmp_path: Path) -> None:

@@ -81,11 +81,7 @@ async def test_a_purged_document_is_in_no_new_head(bot: Bot, place: Path) -> Non
 async def test_a_loss_of_half_the_documents_is_in_doubt_until_it_is_accepted(
     bot: Bot, place: Path
 ) -> None:
-    for number in range(4):
-        await bot.data.save_json(f"{number}.json", {"n": number})
-    await bot.mirrored()
-    for number in range(3):
-        await bot.data.delete(f"{number}.json")
+    await bot.lose_most()
     with pytest.raises(ExportFailed, match=r"1 of 4 documents.*destinations accept bucket"):
         await bot.mirrored()
     with pytest.raises(ExportFailed, match=r"1 of 4 documents"):

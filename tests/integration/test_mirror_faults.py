@@ -156,11 +156,7 @@ async def test_a_run_that_is_stopped_leaves_the_choice_that_a_doubt_waits_for(
     bot: Bot, hangs_at: str
 ) -> None:
     """It is stopped after it has stored a head in doubt, or while it stores the next one."""
-    for number in range(4):
-        await bot.data.save_json(f"{number}.json", {"n": number})
-    await bot.mirrored()
-    for number in range(3):
-        await bot.data.delete(f"{number}.json")
+    await bot.lose_most()
     real_put, real_list, reached = bot.bucket.put, bot.bucket.list, asyncio.Event()
 
     async def hang(path: str) -> None:
@@ -371,11 +367,7 @@ async def test_a_folder_that_is_looked_for_in_each_run_gets_the_key_file_once(
 
 async def test_accepting_waits_for_no_other_run(bot: Bot, place: Path) -> None:
     """A run of the job begins while an accepted copy is being written."""
-    for number in range(4):
-        await bot.data.save_json(f"{number}.json", {"n": number})
-    await bot.mirrored()
-    for number in range(3):
-        await bot.data.delete(f"{number}.json")
+    await bot.lose_most()
     with pytest.raises(ExportFailed, match="in doubt"):
         await bot.mirrored()
     real, job = bot.bucket.put, list[asyncio.Task[str]]()

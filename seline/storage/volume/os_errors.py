@@ -60,7 +60,7 @@ class InDoubt(CommitFailed):
 
 
 @dataclass(slots=True)
-class raising:  # noqa: N801  # it reads as the statement that it stands for
+class raising:  # noqa: N801  # named as `suppress` is: it is used as `with raising(...)`
     """Raise `as_error(error, doing)` for an OSError of the block.
 
     A class, because a save passes many such blocks, and a generator costs three times as much.

@@ -17,8 +17,8 @@ before, and that content itself once in each file. Every other change (a recover
 a purge) is committed by the first form, after the journal has given up the documents concerned: at
 each moment one of the two is responsible for a document.
 
-A kernel reports a failed sync once. So whatever else syncs a directory waits for the checkpoint: it
-would be told that names are durable of which the checkpoint learns that they are not.
+The kernel reports a failed sync to one caller only. So every other sync of a directory waits for
+the checkpoint: else it could succeed while the checkpoint gets the error for the same names.
 
 `journal` has the two files, `codec` their format, `pending` the documents that are not published
 yet; `publishing` writes them, `checkpoint` syncs them, `provision` makes the files, and `replaying`
@@ -417,7 +417,7 @@ class JournalCommitter:
             self._erase(self._journal.files)
 
     def _erase(self, clean: Sequence[JournalFile]) -> None:
-        """Erase the files, which are clean; one that cannot be synced is made anew.
+        """Erase the files, which are clean, and remove one that cannot be synced.
 
         Raises StagingFailed or DirectoryFailed.
         """
@@ -430,7 +430,7 @@ class JournalCommitter:
                 raise
 
     def _replace_removed(self, now: datetime) -> None:
-        """Make the journal anew if another program removed a file of it: no start would find it.
+        """Make the journal again if another program removed a file of it: no start would find it.
 
         Raises StagingFailed or DirectoryFailed.
         """
