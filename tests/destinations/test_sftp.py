@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import gc
 import math
 import os
 import socket
@@ -141,6 +142,34 @@ async def test_a_server_that_hangs_for_ever_ends_the_call(
 
     assert await store.get("old") == b"old"
     await store.close()
+
+
+@pytest.mark.parametrize("operation", ["write", "read"])
+async def test_a_call_that_is_ended_leaves_no_task_with_an_error(
+    server: SftpServer, operation: str
+) -> None:
+    """Python reports such a task later, at any point of the program."""
+    reported: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, what: reported.append(what))
+    (server.folder / "top" / "old").write_bytes(b"x" * 3_000_000)
+    store = store_at(server.url, timeout_s=0.5)
+    await store.list("")
+    server.fault = at(operation, lambda: asyncio.sleep(20))
+    call = {"write": lambda: store.put("new", b"x" * 3_000_000), "read": lambda: store.get("old")}
+    await failure(call[operation](), PASSWORD)
+    await asyncio.sleep(0)
+    gc.collect()
+    await store.close()
+
+    assert reported == []
+
+
+async def test_large_objects_are_stored_and_read_whole(store: Sftp, server: SftpServer) -> None:
+    large = os.urandom(5_000_001)
+    await store.put("large", large)
+
+    assert (server.folder / "top" / "large").read_bytes() == large
+    assert await store.get("large") == large
 
 
 async def test_a_copy_to_a_server_that_hangs_ends_when_the_bot_stops(

@@ -362,7 +362,7 @@ def has_an_order(events: Sequence[Event]) -> bool:
         for event in todo
         if isinstance(event, Write)
     ]
-    return _has_an_order([*todo, *bases], dict.fromkeys(NAMES))
+    return _has_an_order([*todo, *bases], dict.fromkeys(NAMES), set())
 
 
 def _ended(event: Write | Read, stops: Sequence[float]) -> Write | Read:
@@ -375,9 +375,15 @@ def _happened(event: Write | Read) -> bool:
     return isinstance(event, Read) or event.outcome == "acknowledged"
 
 
-def _has_an_order(todo: Sequence[Write | Read], states: Mapping[str, State]) -> bool:
+def _has_an_order(
+    todo: Sequence[Write | Read], states: Mapping[str, State], tried: set[object]
+) -> bool:
     if not any(map(_happened, todo)):
         return True
+    here = (tuple(map(id, todo)), tuple(states.values()))
+    if here in tried:
+        return False
+    tried.add(here)
     for event in todo:
         rest = [other for other in todo if other is not event]
         too_late = [other for other in rest if other.ended < event.began]
@@ -387,7 +393,7 @@ def _has_an_order(todo: Sequence[Write | Read], states: Mapping[str, State]) -> 
         if any(states[name] != state for name, state in shown.items()):
             continue
         after = states if isinstance(event, Read) else {**states, **event.changes}
-        if _has_an_order([other for other in rest if other not in too_late], after):
+        if _has_an_order([other for other in rest if other not in too_late], after, tried):
             return True
     return False
 

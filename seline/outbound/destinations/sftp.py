@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 LIMIT_S: Final = 300.0
 CLEANING_S: Final = 2.0
 BYTES_AT_ONCE: Final = 1 << 20
+BLOCK_BYTES: Final = 1 << 15  # where the server names no limit
 REASON_CHARACTERS_MAX: Final = 200
 T = TypeVar("T")
 
@@ -144,9 +145,12 @@ class Sftp:
     async def _upload(self, client: "asyncssh.SFTPClient", part: str, data: bytes) -> None:
         import asyncssh
 
+        async def write(start: int, size_bytes: int) -> None:
+            await file.write(data[start : start + size_bytes], start)
+
         file = await self._open_new(client, part)
         async with _closing(file):
-            await file.write(data)
+            await _in_blocks(len(data), client.limits.max_write_len, write)
             with suppress(asyncssh.SFTPOpUnsupported):
                 await file.fsync()
             stored = (await file.stat()).size
@@ -160,12 +164,11 @@ class Sftp:
         import asyncssh
 
         private = asyncssh.SFTPAttrs(permissions=0o600)
-        at_once = _at_once(client.limits.max_write_len)
         try:
-            return await client.open(self._path(part), "wb", private, max_requests=at_once)
+            return await client.open(self._path(part), "wb", private, block_size=0)
         except asyncssh.SFTPNoSuchFile:
             await self._make_folder(client, part.rpartition("/")[0])
-            return await client.open(self._path(part), "wb", private, max_requests=at_once)
+            return await client.open(self._path(part), "wb", private, block_size=0)
 
     async def _make_folder(self, client: "asyncssh.SFTPClient", folder: str) -> None:
         """Make a folder below the top and what leads to it; the top itself must exist."""
@@ -215,17 +218,27 @@ class Sftp:
     async def _get(self, client: "asyncssh.SFTPClient", key: str, bytes_max: int) -> bytes:
         import asyncssh
 
+        blocks: dict[int, bytes] = {}
+
+        async def read(start: int, size_bytes: int) -> None:
+            end = start + size_bytes
+            while start < end:
+                block: bytes = await file.read(end - start, start)
+                if not block:
+                    break
+                blocks[start] = block
+                start += len(block)
+
         try:
-            at_once = _at_once(client.limits.max_read_len)
-            file = await client.open(self._path(key), "rb", max_requests=at_once)
+            file = await client.open(self._path(key), "rb", block_size=0)
         except (asyncssh.SFTPNoSuchFile, asyncssh.SFTPNotADirectory) as error:
             raise failures.absent(self, key) from error
         async with _closing(file):
             size_bytes = (await file.stat()).size or 0
             if size_bytes > bytes_max:
                 raise failures.too_large(self, key, bytes_max)
-            data: bytes = await file.read(size_bytes)
-        return data
+            await _in_blocks(size_bytes, client.limits.max_read_len, read)
+        return b"".join(blocks[start] for start in sorted(blocks))
 
     async def _remove(self, client: "asyncssh.SFTPClient", key: str) -> None:
         path = self._path(key)
@@ -345,9 +358,28 @@ def build(configured: DestinationSettings) -> Sftp:
         ) from error
 
 
-def _at_once(block_bytes: int) -> int:
-    """Return how many blocks are on their way at once, which are encrypted in one turn."""
-    return max(2, BYTES_AT_ONCE // (block_bytes or BYTES_AT_ONCE))
+async def _in_blocks(
+    size_bytes: int, block_bytes: int, transfer: Callable[[int, int], Awaitable[None]]
+) -> None:
+    """Call `transfer(start, size_bytes)` for each block of a file, some at once.
+
+    A call that is cancelled, or fails, leaves no other running. asyncssh's own loop does.
+    """
+    block_bytes = block_bytes or BLOCK_BYTES
+    starts = iter(range(0, size_bytes, block_bytes))
+
+    async def each() -> None:
+        for start in starts:
+            await transfer(start, min(block_bytes, size_bytes - start))
+
+    at_once = max(2, BYTES_AT_ONCE // block_bytes)
+    running = [asyncio.ensure_future(each()) for _ in range(at_once)]
+    try:
+        await asyncio.gather(*running)
+    finally:
+        for one in running:
+            one.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
 
 
 def _cannot_replace(store: Sftp, key: str) -> ExportFailed:
