@@ -155,6 +155,7 @@ FLAGGED_AS = {
 }
 
 
+@pytest.mark.prove
 @pytest.mark.parametrize("wrong", saver.WRONG)
 def test_a_wrong_store_is_flagged(wrong: str, tmp_path: Path) -> None:
     result = kill_repeatedly(tmp_path, 200, limit_s=60, wrong=wrong)

@@ -207,7 +207,10 @@ def test_a_signal_while_the_event_loop_closes_prints_nothing(
 @pytest.mark.parametrize("phase", PHASES)
 @pytest.mark.parametrize(
     "number",
-    [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.prove), signal.SIGKILL],
+    [
+        signal.SIGTERM,
+        *(pytest.param(it, marks=pytest.mark.prove) for it in (signal.SIGINT, signal.SIGKILL)),
+    ],
     ids=lambda number: number.name,
 )
 def test_a_signal_in_any_phase_loses_no_confirmed_change(

@@ -300,7 +300,9 @@ def save_until_rotated(volume: StoreWithClock) -> None:
 
 
 @pytest.mark.parametrize(
-    "restarts", [False, True], ids=["running", "restarted while the clock is wrong"]
+    "restarts",
+    [pytest.param(False, marks=pytest.mark.prove), True],
+    ids=["running", "restarted while the clock is wrong"],
 )
 def test_the_content_before_a_blank_save_stays_pinned_for_its_elapsed_days(
     volume: StoreWithClock, jumps: Sequence[Jump], restarts: bool

@@ -54,7 +54,7 @@ def newest_backup(directory: Path) -> Path:
     return max((directory / "backups").glob("user_profile_*.json"))
 
 
-@pytest.mark.parametrize("step", [3, pytest.param(1, marks=pytest.mark.prove)])
+@pytest.mark.parametrize("step", [9, pytest.param(1, marks=pytest.mark.prove)])
 def test_flipped_bits_are_recovered_from_memory_without_loss(directory: Path, step: int) -> None:
     fill(directory)
     with open_seline(directory) as seline:
@@ -66,7 +66,7 @@ def test_flipped_bits_are_recovered_from_memory_without_loss(directory: Path, st
         assert len(seline.quarantine()) > 50
 
 
-@pytest.mark.parametrize("step", [3, pytest.param(1, marks=pytest.mark.prove)])
+@pytest.mark.parametrize("step", [9, pytest.param(1, marks=pytest.mark.prove)])
 def test_flipped_bits_are_recovered_from_the_newest_backup_without_a_cache(
     directory: Path, step: int
 ) -> None:

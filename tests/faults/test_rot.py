@@ -671,6 +671,7 @@ CONTROLS: Final[Mapping[str, tuple[Callable[[pytest.MonkeyPatch], None], Subject
 }
 
 
+@pytest.mark.prove
 @pytest.mark.parametrize("control", CONTROLS)
 def test_a_wrong_store_is_flagged(
     control: str, workspace: Path, monkeypatch: pytest.MonkeyPatch

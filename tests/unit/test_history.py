@@ -431,7 +431,7 @@ def any_histories(draw: DrawFn, *, names: Sequence[str], again: bool) -> list[Ev
 
 
 @given(any_histories(names=[A], again=False))
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_for_one_document_exactly_the_unexplained_histories_are_flagged(
     events: list[Event],
 ) -> None:
@@ -439,7 +439,7 @@ def test_for_one_document_exactly_the_unexplained_histories_are_flagged(
 
 
 @given(any_histories(names=NAMES, again=True))
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_explained_histories_are_never_flagged(events: list[Event]) -> None:
     if has_an_order(events):
         assert check(events) == []
