@@ -20,6 +20,7 @@ from tests.benchmarks.embedded import (
     AiosqliteWithoutQueue,
     DiskcachePeer,
     LmdbPeer,
+    OneThread,
     RawFiles,
     SqlitePeer,
     TinydbPeer,
@@ -37,7 +38,7 @@ from tests.benchmarks.servers import (
 PEERS: Final[tuple[type[Peer], ...]] = (
     SelinePeer, SqlitePeer, AiosqlitePeer, AiosqliteWithoutQueue, AiosqliteItems, LmdbPeer,
     DiskcachePeer, RedisPeer, RedisWithoutQueue, PostgresPeer, PostgresWithoutQueue, TinydbPeer,
-    RawFiles,
+    RawFiles, OneThread,
 )  # fmt: skip
 PAGE: Final = Path(__file__).parents[2] / "docs" / "benchmarks.md"
 TURN_S: Final = 0.05

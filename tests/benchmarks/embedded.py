@@ -3,11 +3,14 @@
 What blocks is called in the event loop, which is the fastest way to use it.
 """
 
+import asyncio
 import contextlib
 import json
 import os
+import platform
 import sqlite3
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,6 +20,8 @@ from tests.benchmarks.peers import KEPT, Fields, Peer, WithoutQueue, decode, enc
 APPEND: Final = (
     "UPDATE documents SET value = json_insert(value, '$.items[#]', json(?)) WHERE name = ?"
 )
+BLOCK_BYTES: Final = 4096
+WRITTEN_BYTES: Final = 16 << 20
 
 
 class SqlitePeer(Peer):
@@ -351,3 +356,55 @@ class RawFiles(Peer):
         with contextlib.suppress(FileNotFoundError):
             os.link(name, earlier, src_dir_fd=self._top, dst_dir_fd=self._earlier)
         os.rename("new", name, src_dir_fd=self._top, dst_dir_fd=self._top)
+
+
+class OneThread(Peer):
+    """What any store needs that leaves the event loop free: a thread, one write, and one flush."""
+
+    title = "one thread, without a store"
+    remark = (
+        "the change, encoded, is written over blocks of one file and synced by a thread of an "
+        "executor: the least for a store that leaves the event loop free. Not ranked"
+    )
+    ranked = False
+
+    def version(self) -> str:
+        return f"Python {platform.python_version()}"
+
+    async def open(self, folder: Path) -> None:
+        self._file = os.open(folder / "file", os.O_RDWR | os.O_CREAT, 0o600)
+        os.write(self._file, bytes(WRITTEN_BYTES))
+        os.fsync(self._file)
+        self._end = 0
+        self._thread = ThreadPoolExecutor(1)
+        self._documents: dict[str, Any] = {}
+
+    async def close(self) -> None:
+        self._thread.shutdown()
+        os.close(self._file)
+
+    async def save(self, documents: Mapping[str, Fields]) -> None:
+        await self._write(encode(documents))
+        self._documents.update(documents)
+
+    async def set_fields(self, name: str, fields: Fields) -> None:
+        await self._write(encode(fields))
+        self._documents[name] = {**self._documents[name], **fields}
+
+    async def append(self, name: str, item: Fields) -> None:
+        await self._write(encode(item))
+        self._documents[name]["items"].append(item)
+
+    async def load(self, name: str) -> Any:
+        return self._documents[name]
+
+    async def _write(self, change: bytes) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._sync, change)
+
+    def _sync(self, change: bytes) -> None:
+        size_bytes = -(-len(change) // BLOCK_BYTES) * BLOCK_BYTES
+        if self._end + size_bytes > WRITTEN_BYTES:
+            self._end = 0
+        os.pwrite(self._file, change.ljust(size_bytes, b"\0"), self._end)
+        os.fdatasync(self._file)
+        self._end += size_bytes
