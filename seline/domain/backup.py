@@ -5,9 +5,11 @@ after every older one of its document, even if the clock went back.
 """
 
 import re
-from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Final, NamedTuple
+
+import msgspec
 
 from seline.domain.checksum import Checksum, name_hash
 from seline.domain.document import DocumentKey, Revision, is_document_name, is_space_name
@@ -27,8 +29,7 @@ class Stamp(NamedTuple):
     counter: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Backup:
+class Backup(msgspec.Struct, frozen=True, kw_only=True):
     """One earlier content of a document.
 
     `verdict` is the text of a `Verdict`, or `unchecked` if the file was not read yet. `revision` is
@@ -58,11 +59,14 @@ def backup_name(document: str, stamp: Stamp) -> str:
 
     Later backups in the same second have `_01`, `_02` and so on before `.json`.
     """
-    at = stamp.instant
-    day = f"{at.year:04d}{at.month:02d}{at.day:02d}"
-    second = f"{at.hour:02d}{at.minute:02d}{at.second:02d}"
     counter = f"_{stamp.counter:02d}" if stamp.counter else ""
-    return f"{document.removesuffix('.json')}_{day}_{second}{counter}.json"
+    return f"{document.removesuffix('.json')}_{_second(stamp.instant)}{counter}.json"
+
+
+@lru_cache(16)
+def _second(at: datetime) -> str:
+    day = f"{at.year:04d}{at.month:02d}{at.day:02d}"
+    return f"{day}_{at.hour:02d}{at.minute:02d}{at.second:02d}"
 
 
 def is_own_backup(backup: Backup, space: str, checksum: Checksum | None) -> bool:

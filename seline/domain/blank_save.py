@@ -6,6 +6,7 @@ from typing import Final
 
 import msgspec
 
+from seline import collector
 from seline.domain.document import Json
 from seline.domain.json_codec import NotJson, decode
 from seline.domain.shared_ends import shared_ends
@@ -35,7 +36,16 @@ def blank_save(before: bytes, after: bytes, changed: tuple[Json, Json] | None = 
         return f"it shrank from {len(before)} to {len(after)} bytes"
     if changed is not None and _fields_in(changed[1]) >= _fields_in(changed[0]):
         return None
-    if _changed_parts_lose_nothing(before, after):
+    prefix, suffix = shared_ends(before, after)
+    if _is_within_a_value(before, after, prefix, suffix):
+        return None
+    with collector.paused():
+        return _why_blank(before, after, prefix, suffix)
+
+
+def _why_blank(before: bytes, after: bytes, prefix: int, suffix: int) -> str | None:
+    """Decode and count what differs, or everything; return the reason if most was removed."""
+    if _changed_parts_lose_nothing(before, after, prefix, suffix):
         return None
     try:
         old_value, new_value = decode(before), decode(after)
@@ -52,14 +62,11 @@ def blank_save(before: bytes, after: bytes, changed: tuple[Json, Json] | None = 
     return None
 
 
-def _changed_parts_lose_nothing(before: bytes, after: bytes) -> bool:
+def _changed_parts_lose_nothing(before: bytes, after: bytes, prefix: int, suffix: int) -> bool:
     """Whether the members or items that differ have as many fields as before, or more.
 
     Only they are decoded: what is equal around them has as many fields in both.
     """
-    prefix, suffix = shared_ends(before, after)
-    if _is_within_a_value(before, after, prefix, suffix):
-        return True
     parts = _changed_parts(before, after, prefix, suffix)
     for wrapped in (b"[%b]", b"{%b}") if parts else ():
         try:

@@ -8,11 +8,12 @@ A file that Seline did not write (`Backup.ours` is False) is kept under every pl
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from itertools import accumulate
 from typing import Final, TypeAlias, TypeVar
 
 import msgspec
+from msgspec.structs import replace
 
 from seline.domain.backup import Backup, Stamp
 from seline.domain.document import Revision

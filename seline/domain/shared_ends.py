@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Final, Literal
 
-COMPARED_BYTES: Final = 16 << 10
+PIECES_BYTES: Final = (16 << 10, 1 << 10)
 
 
 def shared_ends(before: bytes, after: bytes) -> tuple[int, int]:
@@ -24,14 +24,19 @@ def _shared(
     pieces: Callable[[int, int], tuple[bytes, bytes]],
     order: Literal["big", "little"],
 ) -> int:
-    """Return how many bytes are the same: by pieces, the first that differ as two numbers.
+    """Return how many bytes are the same: the first small piece that differs as two numbers.
 
     The highest bit in which the numbers differ is in the first byte that differs.
     """
-    for at in range(0, size_max, COMPARED_BYTES):
-        end = min(at + COMPARED_BYTES, size_max)
-        one, other = pieces(at, end)
-        if one != other:
-            different = int.from_bytes(one, order) ^ int.from_bytes(other, order)
-            return end - (different.bit_length() + 7) // 8
-    return size_max
+    same = 0
+    for size in PIECES_BYTES:
+        while same < size_max:
+            end = min(same + size, size_max)
+            one, other = pieces(same, end)
+            if one != other:
+                break
+            same = end
+    end = min(same + PIECES_BYTES[-1], size_max)
+    one, other = pieces(same, end)
+    different = int.from_bytes(one, order) ^ int.from_bytes(other, order)
+    return end - (different.bit_length() + 7) // 8

@@ -3,8 +3,9 @@
 Every function reads the disk and blocks; callers run it on the reader threads.
 """
 
-from dataclasses import replace
 from typing import Final
+
+from msgspec.structs import replace
 
 from seline.domain.backup import Backup
 from seline.domain.document import BOT, Content, DocumentKey, Revision

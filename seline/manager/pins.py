@@ -9,14 +9,13 @@ V11  A change that removes most of a document (a save, a hand edit, a recovery, 
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Final
 
 import msgspec
+from msgspec.structs import replace
 
-from seline import collector
 from seline.clock import parse_instant
 from seline.domain import pins as pinning
 from seline.domain.backup import Backup
@@ -207,8 +206,7 @@ class Pins:
         """Return what pins `before` if most of it, or the whole file, goes; or collect its pin."""
         pins = {} if into is None else into
         pins.pop(document, None)
-        with collector.paused():
-            reason = "" if after is None else blank_save(before.data, after.data, changed)
+        reason = "" if after is None else blank_save(before.data, after.data, changed)
         if reason is None:
             return ()
         days = self._policy.pin_days

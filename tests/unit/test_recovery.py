@@ -1,8 +1,9 @@
 """Which backup a document goes back to, and why the newer ones are skipped."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import UTC, datetime
+
+from msgspec.structs import replace
 
 from seline.domain.backup import Backup, Stamp, backup_name
 from seline.domain.checksum import checksum_of

@@ -1,12 +1,13 @@
 """Which backups are kept and why, always including the newest sound one (V8)."""
 
+import dataclasses
 from collections import Counter
-from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from seline.domain.backup import Backup
 from seline.domain.retention import (
@@ -126,8 +127,8 @@ def test_a_wider_policy_never_keeps_less(
 ) -> None:
     """All contents differ, because a newer copy would replace an older backup."""
     own = [replace(backup, revision=None) for backup in backups]
-    narrow = replace(policy, bytes_max=None)
-    wide = replace(narrow, **{f"keep_{word}": getattr(narrow, f"keep_{word}") + more})
+    narrow = dataclasses.replace(policy, bytes_max=None)
+    wide = dataclasses.replace(narrow, **{f"keep_{word}": getattr(narrow, f"keep_{word}") + more})
 
     assert set(kept(plan_retention(own, narrow))) <= set(kept(plan_retention(own, wide)))
 
@@ -136,7 +137,9 @@ def test_a_wider_policy_never_keeps_less(
 def test_a_larger_byte_limit_never_keeps_less(
     backups: list[Backup], policy: RetentionPolicy, bytes_max: int, more: int
 ) -> None:
-    narrow, wide = (replace(policy, bytes_max=limit) for limit in (bytes_max, bytes_max + more))
+    narrow, wide = (
+        dataclasses.replace(policy, bytes_max=limit) for limit in (bytes_max, bytes_max + more)
+    )
 
     assert set(kept(plan_retention(backups, narrow))) <= set(kept(plan_retention(backups, wide)))
 
@@ -146,7 +149,7 @@ def test_the_byte_limit_holds_except_for_the_newest_sound_backup(
     backups: list[Backup], policy: RetentionPolicy, bytes_max: int
 ) -> None:
     newest = newest_sound(backups)
-    result = plan_retention(backups, replace(policy, bytes_max=bytes_max))
+    result = plan_retention(backups, dataclasses.replace(policy, bytes_max=bytes_max))
 
     unpinned = [backup for backup in result.keep if not backup.pinned]
     total_bytes = sum(backup.size_bytes for backup in unpinned)

@@ -5,7 +5,8 @@ the name, the new one gets the next free counter of that second, so both are kep
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from seline.domain.backup import Backup, backup_name, is_given_name, parse_backup_name
 from seline.domain.verdict import Verdict, usable_as_backup

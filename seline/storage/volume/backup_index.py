@@ -12,10 +12,11 @@ import os
 import threading
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from datetime import datetime
 from itertools import chain
 from typing import Final, Self
+
+from msgspec.structs import replace
 
 from seline.domain.backup import (
     Backup,
@@ -108,7 +109,7 @@ class BackupIndex:
             self._learn(document)
             known = self._by_document.get(document, {})
             own = [backup.stamp for backup in (*known.values(), *after) if backup.ours]
-            stamp = next_stamp(max(own, default=None), now)
+            stamp = next_stamp(max(own) if own else None, now)
             while (name := backup_name(document, stamp)) in known:
                 stamp = stamp._replace(counter=stamp.counter + 1)
         return Backup(

@@ -200,9 +200,8 @@ class Batches:
             self._answer(plan, taken, Committed())
             return
         try:
-            with self.current_documents.writing():
-                committed = self._commit(plan, now)
-                self._quietly(lambda: self._after(plan, committed, now))
+            committed = self._commit(plan, now)
+            self._quietly(lambda: self._after(plan, committed, now))
         except LookAgain:
             self._look_again(taken)
         except SelineError as error:

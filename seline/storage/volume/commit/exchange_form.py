@@ -83,6 +83,10 @@ class ExchangeCommitter:
     # the interface
 
     def commit(self, plan: Plan, *, now: datetime) -> Committed:
+        with self._current_documents.writing():
+            return self._commit(plan, now)
+
+    def _commit(self, plan: Plan, now: datetime) -> Committed:
         self.staging.retry_removals()
         self.preserver.retry(now)
         staged: list[Staged] = []
