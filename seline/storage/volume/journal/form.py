@@ -284,12 +284,13 @@ class JournalCommitter:
 
     def _backups(self, publishes: Sequence[Publish], now: datetime) -> dict[DocumentKey, Backup]:
         backups: dict[DocumentKey, Backup] = {}
-        for publish in publishes:
-            key, before = publish.key, publish.found.content
-            if before is not None and publish.backup:
-                index = self._current_documents.backup_index(key.space)
-                after = self._pending.last_backup(key)
-                backups[key] = index.next_backup(key.name, before, now, after)
+        with self._current_documents.writing({publish.key.space for publish in publishes}):
+            for publish in publishes:
+                key, before = publish.key, publish.found.content
+                if before is not None and publish.backup:
+                    index = self._current_documents.backup_index(key.space)
+                    after = self._pending.last_backup(key)
+                    backups[key] = index.next_backup(key.name, before, now, after)
         return backups
 
     def _changes(
