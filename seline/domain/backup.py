@@ -60,11 +60,12 @@ def backup_name(document: str, stamp: Stamp) -> str:
     Later backups in the same second have `_01`, `_02` and so on before `.json`.
     """
     counter = f"_{stamp.counter:02d}" if stamp.counter else ""
-    return f"{document.removesuffix('.json')}_{_second(stamp.instant)}{counter}.json"
+    return f"{document.removesuffix('.json')}_{_second_in_name(stamp.instant)}{counter}.json"
 
 
 @lru_cache(16)
-def _second(at: datetime) -> str:
+def _second_in_name(at: datetime) -> str:
+    """Return the part of a name that the backups of one second share."""
     day = f"{at.year:04d}{at.month:02d}{at.day:02d}"
     return f"{day}_{at.hour:02d}{at.minute:02d}{at.second:02d}"
 

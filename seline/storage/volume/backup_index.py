@@ -109,7 +109,7 @@ class BackupIndex:
             self._learn(document)
             known = self._by_document.get(document, {})
             own = [backup.stamp for backup in (*known.values(), *after) if backup.ours]
-            stamp = next_stamp(max(own) if own else None, now)
+            stamp = next_stamp(max(own, default=None), now)
             while (name := backup_name(document, stamp)) in known:
                 stamp = stamp._replace(counter=stamp.counter + 1)
         return Backup(
