@@ -253,7 +253,10 @@ async def values(seline: Seline) -> Values:
 
 @asynccontextmanager
 async def locked_by_another_task(seline: Seline, name: str) -> AsyncIterator[None]:
-    """Let another task edit a document, or run a transaction, for 2 ms."""
+    """Let another task edit a document, or run a transaction, for some turns and 2 ms.
+
+    The turns let the change reach the lock, also on a machine that stands still for 2 ms.
+    """
     entered = asyncio.Event()
     data = seline.data
     block = data.edit(name) if name in (A, B, C) else data.transaction(*{name} - {TRANSACTION})
@@ -261,6 +264,8 @@ async def locked_by_another_task(seline: Seline, name: str) -> AsyncIterator[Non
     async def hold() -> None:
         async with block:
             entered.set()
+            for _ in range(10):
+                await asyncio.sleep(0)
             await asyncio.sleep(0.002)
 
     task = asyncio.create_task(hold())
