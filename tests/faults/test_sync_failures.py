@@ -666,6 +666,19 @@ def test_the_next_start_syncs_a_new_data_directory_whose_sync_failed(tmp_path: P
     assert syncs.repeated == []
 
 
+def test_a_file_with_the_inode_of_a_removed_directory_is_synced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The directory's sync had failed; a new file is not one that must be changed first."""
+    path = tmp_path / "file"
+    path.touch()
+    status = path.stat()
+    monkeypatch.setattr(files, "_unproven", {(status.st_dev, status.st_ino)})
+    with path.open() as file:
+        files.sync(file.fileno())
+        files.sync(file.fileno())
+
+
 def test_one_failed_sync_in_a_batch_fails_no_change(
     tmp_path: Path, frozen_clock: FakeClock
 ) -> None:

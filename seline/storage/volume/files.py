@@ -266,18 +266,23 @@ def sync(descriptor: int) -> None:
     A directory whose sync failed is changed first: a sync without a change proves nothing then. A
     file system that cannot sync directories is accepted; the probe reports it.
     """
-    if _unproven and _inode_of(descriptor) in _unproven:
+    if _unproven and _inode_of(descriptor) in _unproven and _is_directory(descriptor):
         _touch(descriptor)
     try:
         flush(descriptor)
     except OSError as error:
-        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+        if _is_directory(descriptor):
             if error.errno == errno.EINVAL:
                 return
             _unproven.add(_inode_of(descriptor))
         raise
     if _unproven:
         _unproven.discard(_inode_of(descriptor))
+
+
+def _is_directory(descriptor: int) -> bool:
+    """Whether it is one: a file may have the inode of a directory that was removed."""
+    return stat.S_ISDIR(os.fstat(descriptor).st_mode)
 
 
 def _inode_of(descriptor: int) -> tuple[int, int]:
