@@ -1,13 +1,14 @@
 """The journal where something else fails too: damage, a stuck file, an edit, a full file."""
 
 import errno
+import itertools
 import json
 import os
 import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -18,7 +19,9 @@ from seline.errors import OutcomeUnknown, VolumeFailed, VolumeFull
 from seline.ports.store import AddedBackup
 from seline.storage.volume import batches as batches_of_the_writer
 from seline.storage.volume import files, reopen
+from seline.storage.volume.commit import sync
 from seline.storage.volume.journal import checkpoint as checkpoints
+from seline.storage.volume.journal import replayed_files
 from seline.storage.volume.journal.codec import (
     BLOCK_BYTES,
     FIRST_BATCH_AT,
@@ -98,6 +101,42 @@ def refuse_names(monkeypatch: pytest.MonkeyPatch, *refused: str, error: int = er
 
     real = files.exchange
     monkeypatch.setattr(files, "exchange", exchange)
+
+
+# many documents
+
+
+def no_space(*_: object, **__: object) -> NoReturn:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize(
+    ("owner", "call", "when"),
+    [
+        *((sync.Syncer, "sync_written", when) for when in (1, 2, 3)),
+        *((files, "stage", when) for when in (1, 3, 9)),
+    ],
+)
+def test_a_replay_writes_files_one_by_one_where_all_have_no_space(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: Any, call: str, when: int
+) -> None:
+    names = [f"d{number}.json" for number in range(6)]
+    with opened(tmp_path / "data", journal_bytes=1 << 20) as seline:
+        for number in (1, 2):
+            for name in names:
+                seline.data.save_json(name, value(number))
+        volume, calls = crashed(tmp_path), itertools.count(1)
+    monkeypatch.setattr(replayed_files, "FILES_MAX", 4)
+    real = getattr(owner, call)
+    monkeypatch.setattr(
+        owner, call, lambda *args: (no_space if next(calls) == when else real)(*args)
+    )
+    with opened(volume) as after:
+        assert next(calls) > when
+        assert [after.data.load_json(name) for name in names] == [value(2)] * len(names)
+        assert all(len(after.data.backups(name)) == 1 for name in names)
+        assert after.verify().findings == ()
+    assert list((volume / ".seline" / "staging").iterdir()) == []
 
 
 # hand edits

@@ -2,7 +2,7 @@
 
 import errno
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final, NoReturn, TypeAlias
 
@@ -11,7 +11,7 @@ import pytest
 from seline.domain.document import DocumentKey
 from seline.storage import planner
 from seline.storage.volume import backup_index, batches, files, reopen
-from seline.storage.volume.commit import base, exchange_form, record, replay, staging
+from seline.storage.volume.commit import base, exchange_form, record, replay, sync
 from seline.storage.volume.commit.replay import Replay
 from seline.storage.volume.directory import VolumeDirectory
 from tests.proof.operations import A
@@ -38,13 +38,13 @@ def _without_exchange(patch: pytest.MonkeyPatch) -> None:
 
 
 def _sync_as_a_whole(patch: pytest.MonkeyPatch) -> None:
-    def sync(self: exchange_form.ExchangeCommitter, staged: list[staging.Staged]) -> None:
-        self.staging.capabilities = replace(self.staging.capabilities, own_mount=True)
-        real(self, staged)
+    def written(self: sync.Syncer, descriptors: Sequence[int]) -> bool:
+        self.capabilities = replace(self.capabilities, own_mount=True)
+        return real(self, descriptors)
 
-    real = exchange_form.ExchangeCommitter._sync
-    patch.setattr(exchange_form, "SYNCFS_FILES_MIN", 1)
-    patch.setattr(exchange_form.ExchangeCommitter, "_sync", sync)
+    real = sync.Syncer.sync_written
+    patch.setattr(sync, "SYNCFS_FILES_MIN", 1)
+    patch.setattr(sync.Syncer, "sync_written", written)
 
 
 WAYS: Final[Mapping[str, Plant]] = {

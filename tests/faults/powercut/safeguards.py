@@ -34,7 +34,7 @@ MODULES: Final = {
 DURABLE: Final = frozenset(
     {
         "sync", "fsync", "sync_filesystem", "touch_and_sync", "make_directory", "link",
-        "sync_directories", "setxattr", "utime", "sync_data", "sync_published",
+        "sync_directories", "setxattr", "utime", "sync_data", "sync_published", "sync_written",
     }
 )  # fmt: skip
 """Calls that make bytes, names or attributes durable, give a file a second name, or mark it."""

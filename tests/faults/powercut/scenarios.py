@@ -36,7 +36,7 @@ from seline.settings import load_settings
 from seline.storage.volume import files, lock
 from seline.storage.volume import open as opening
 from seline.storage.volume.capabilities import Capabilities
-from seline.storage.volume.commit import exchange_form, staging, sync
+from seline.storage.volume.commit import sync
 from seline.storage.volume.directory import VolumeDirectory
 from seline.storage.volume.journal import checkpoint as checkpoints
 from seline.storage.volume.journal.codec import batches
@@ -369,16 +369,16 @@ def _link_refused(patch: pytest.MonkeyPatch) -> None:
 
 
 def _as_a_whole(patch: pytest.MonkeyPatch) -> None:
-    def sync(self: exchange_form.ExchangeCommitter, staged: list[staging.Staged]) -> None:
-        self.staging.capabilities = replace(self.staging.capabilities, own_mount=True)
-        real(self, staged)
+    def written(self: sync.Syncer, descriptors: Sequence[int]) -> bool:
+        self.capabilities = replace(self.capabilities, own_mount=True)
+        return real(self, descriptors)
 
     def checkpoint(volume: VolumeDirectory, capabilities: Capabilities, *args: Any) -> None:
         real_checkpoint(volume, replace(capabilities, own_mount=True), *args)
 
-    real, real_checkpoint = exchange_form.ExchangeCommitter._sync, checkpoints.sync_published
-    patch.setattr(exchange_form, "SYNCFS_FILES_MIN", 1)
-    patch.setattr(exchange_form.ExchangeCommitter, "_sync", sync)
+    real, real_checkpoint = sync.Syncer.sync_written, checkpoints.sync_published
+    patch.setattr(sync, "SYNCFS_FILES_MIN", 1)
+    patch.setattr(sync.Syncer, "sync_written", written)
     patch.setattr(checkpoints, "sync_published", checkpoint)
 
 

@@ -222,8 +222,11 @@ SYNCS: Final[Mapping[str, WrongBuild]] = {
     "staged files are not synced while the interpreter shuts down": unsynced(
         "sync", "Syncer.sync_files", "transaction, while the interpreter shuts down", number=3
     ),
-    "the file system is not synced where that replaces a sync per file": _commit(
-        "ExchangeCommitter._sync", "files.sync_filesystem", NOTHING, "save, synced as a whole"
+    "the file system is not synced where that replaces a sync per file": _syncer(
+        "Syncer.sync_written", "files.sync_filesystem", NOTHING, "save, synced as a whole"
+    ),
+    "nothing staged is synced": _commit(
+        "ExchangeCommitter._sync", "self.syncer.sync_written", NOTHING, "save"
     ),
     "no directory is synced before the exchange": unsynced(
         "sync", "Syncer.sync_directories", "save"

@@ -283,7 +283,15 @@ REPLAYING: Final = {
         )
     ),
     "what is replayed is not synced": replace(
-        unsynced("replaying", f"{REPLAY}._write", NO_SYNC_OF_THE_JOURNAL), form=FILES_LATER
+        row(
+            "replayed_files", "ReplayedFiles.finish", "self.syncer.sync_written", NOTHING,
+            NO_SYNC_OF_THE_JOURNAL,
+        ),
+        form=FILES_LATER,
+    ),
+    "what is replayed on a full volume is not synced": needless(
+        unsynced("replayed_files", "ReplayedFiles._write_alone", NO_SYNC_OF_THE_JOURNAL),
+        "no scenario has a full volume: tests/faults/test_only_in_the_journal.py does",
     ),
     "the names of what is replayed are not synced": seldom(
         _later("replaying", f"{REPLAY}._sync_names", "files.touch_and_sync", NOTHING, KILLED)

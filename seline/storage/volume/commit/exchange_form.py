@@ -26,7 +26,6 @@ import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import partial
-from typing import Final
 
 from seline.domain.backup import Backup
 from seline.domain.document import Content, DocumentKey
@@ -47,9 +46,6 @@ from seline.storage.volume.current import CurrentDocuments
 from seline.storage.volume.directory import VolumeDirectory
 from seline.storage.volume.mounts import mounts_inside
 from seline.storage.volume.os_errors import InDoubt, StagingFailed, is_of_one_file, raising
-
-SYNCFS_FILES_MIN: Final = 6
-"""From this many staged files on, one sync of the whole file system is faster."""
 
 
 class ExchangeCommitter:
@@ -76,7 +72,7 @@ class ExchangeCommitter:
         self._release_reserve = release_reserve
         self._before_replacing = before_replacing
         self.staging = Staging(volume, capabilities)
-        self.syncer = Syncer(volume)
+        self.syncer = Syncer(volume, capabilities)
         self.preserver = Preserver(volume, self.staging, self.syncer, current_documents, report)
         self._replay = Replay(volume, current_documents, report, capabilities)
 
@@ -183,16 +179,8 @@ class ExchangeCommitter:
 
     def _sync(self, staged: list[Staged]) -> None:
         descriptors = [descriptor for change in staged for descriptor in change.descriptors]
-        whole = (
-            self.staging.capabilities.own_mount
-            and len(descriptors) >= SYNCFS_FILES_MIN
-            and files.syncs_filesystems()
-        )
         with raising(StagingFailed, "Syncing what was written"):
-            if whole:
-                files.sync_filesystem(self._volume.top)
-            else:
-                self.syncer.sync_files(descriptors)
+            whole = self.syncer.sync_written(descriptors)
             shelved = self._shelve(staged)
         linked = {target for change in staged for target, _ in change.links}
         self.syncer.sync_directories(shelved if whole else linked, "Syncing the backups")

@@ -13,11 +13,14 @@ from typing import Final
 from seline.domain.document import DocumentKey
 from seline.storage.planner import Found
 from seline.storage.volume import files
+from seline.storage.volume.capabilities import Capabilities
 from seline.storage.volume.directory import VolumeDirectory
 from seline.storage.volume.files import FileIdentity
 from seline.storage.volume.os_errors import DirectoryFailed, raising
 
 SYNC_THREADS: Final = 16
+SYNCFS_FILES_MIN: Final = 6
+"""From this many new files on, one sync of the whole file system is faster."""
 
 
 @dataclass(slots=True)
@@ -25,6 +28,7 @@ class Syncer:
     """Syncs files and directories of one volume, and knows which documents are durable."""
 
     volume: VolumeDirectory
+    capabilities: Capabilities
     _known: dict[DocumentKey, FileIdentity] = field(default_factory=dict[DocumentKey, FileIdentity])
     _refused: dict[tuple[int, int], OSError] = field(default_factory=dict[tuple[int, int], OSError])
     _pool: ThreadPoolExecutor | None = None
@@ -73,6 +77,18 @@ class Syncer:
     def is_known(self, found: Found) -> bool:
         """Whether this process wrote or synced the file; another program's copy is not synced."""
         return self._known.get(found.key) == found.token
+
+    def sync_written(self, descriptors: Sequence[int]) -> bool:
+        """Sync new files; return whether the whole file system was synced, names included.
+
+        That is faster for many files, where the file system is the volume's own. Raises OSError.
+        """
+        is_own = self.capabilities.own_mount and len(descriptors) >= SYNCFS_FILES_MIN
+        if is_own and files.syncs_filesystems():
+            files.sync_filesystem(self.volume.top)
+            return True
+        self.sync_files(descriptors)
+        return False
 
     def sync_files(self, descriptors: Sequence[int]) -> None:
         """Sync files, several of them in parallel: the file system then merges its commits."""

@@ -114,7 +114,9 @@ class JournalCommitter:
             within_s=publish_within_s, disk_error=disk_error, release_reserve=release_reserve,
             rotate=rotate, on_published=self._note_published,
         )  # fmt: skip
-        self._replay = JournalReplay(volume, current_documents, report, capabilities, make_room)
+        self._replay = JournalReplay(
+            volume, current_documents, report, capabilities, first.syncer, make_room
+        )
         self._provision = JournalProvision(volume, journal_bytes, limit_bytes)
         self._checkpoint = Checkpoint(volume, capabilities)
         self._active = Responsible()

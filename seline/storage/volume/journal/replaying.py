@@ -24,15 +24,15 @@ from seline.errors import UnsupportedFormat
 from seline.storage.volume import files
 from seline.storage.volume.capabilities import Capabilities
 from seline.storage.volume.commit.overlay import Overlay
+from seline.storage.volume.commit.sync import Syncer
 from seline.storage.volume.current import CurrentDocuments
 from seline.storage.volume.directory import VolumeDirectory
 from seline.storage.volume.journal.codec import JournalChange, ReadBatch, data_after
 from seline.storage.volume.journal.journal import JOURNAL_NAMES, JournalFile, damaged
+from seline.storage.volume.journal.replayed_files import ReplayedFile, ReplayedFiles
 from seline.storage.volume.os_errors import is_full, raising
 from seline.storage.volume.quarantine import set_aside
 
-REPLAYED: Final = "replayed"
-"""The name in staging/ of a file that a replay writes."""
 WHOLE_EVERY: Final = 64
 _ANY_SIZE: Final = 1 << 40
 _BROKEN: Final = frozenset({Verdict.TORN, Verdict.ALTERED, Verdict.UNSETTLED})
@@ -161,10 +161,16 @@ class JournalReplay:
     current_documents: CurrentDocuments
     report: Callable[[Incident], None]
     capabilities: Capabilities
+    syncer: Syncer
     make_room: Callable[[int], bool]
     written: set[DocumentKey] = field(default_factory=set[DocumentKey])
     """The documents that the last run wrote: they need not be committed again."""
     _clean: list[JournalFile] = field(default_factory=list[JournalFile])
+    _files: ReplayedFiles = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Write to the places in `volume`."""
+        self._files = ReplayedFiles(self.volume.staging, self.syncer, self._make_room)
 
     def run(self, journal_files: Sequence[JournalFile], now: datetime) -> frozenset[DocumentKey]:
         """Replay, sync, and remove the files; return the documents that the journal had.
@@ -187,6 +193,7 @@ class JournalReplay:
             self.current_documents.inspector.distrust(histories)
             for key, history in histories.items():
                 self._bring(key, history, now)
+            self._files.finish()
             if histories:
                 self._sync_names()
             for file in sorted(journal_files, key=lambda file: file.header.epoch):
@@ -295,6 +302,7 @@ class JournalReplay:
         wanted, kept = history.last.after, ""
         content = None if wanted is None else history.content_of(wanted)
         if content is not None:
+            self._files.finish()  # the index reads backups/
             index = self.current_documents.backup_index(key.space)
             newest = index.of(key.name)[:1]
             if not any(backup.revision == wanted for backup in newest):
@@ -334,8 +342,6 @@ class JournalReplay:
         for directory in self.volume.directories:
             files.touch_and_sync(directory)
 
-    # writing
-
     def _write(
         self,
         directory: int,
@@ -344,20 +350,8 @@ class JournalReplay:
         content: Content,
         change: JournalChange | None,
     ) -> None:
-        """Write a file, synced, and rename it to its place; a full volume makes room first."""
-        attribute, mtime_ns = self.capabilities.mark(key, content, change.at_ns if change else None)
-        staging = self.volume.staging
-        while True:
-            files.unlink(staging, REPLAYED, missing_ok=True)
-            try:
-                descriptor = files.stage(staging, REPLAYED, content.data, attribute, mtime_ns)
-                with files.closing(descriptor):
-                    files.sync(descriptor)
-                break
-            except OSError as error:
-                if not (is_full(error) and self._make_room(content.size_bytes)):
-                    raise
-        files.rename(staging, REPLAYED, directory, name)
+        mark = self.capabilities.mark(key, content, change.at_ns if change else None)
+        self._files.write(ReplayedFile(directory, name, content.data, *mark))
 
     def _make_room(self, size_bytes: int) -> bool:
         """Free space; a journal file that holds nothing comes first: it is made anew later."""
