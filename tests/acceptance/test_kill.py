@@ -4,7 +4,7 @@ Sixteen writers, transactions, reads, exports and rotation are running when the 
 The history check compares their outcomes with the documents afterwards: no write is lost, no read
 is stale, no transaction is partial, no update is lost. No stray file may be left.
 
-The default is 200 kills; `make prove` makes 1,000.
+The default is 200 kills; `make prove` makes 700 in each form.
 """
 
 import random
@@ -165,10 +165,10 @@ def test_a_wrong_store_is_flagged(wrong: str, tmp_path: Path) -> None:
 
 @pytest.mark.prove(share=20)
 @pytest.mark.timeout(3000)
-def test_a_thousand_kills_lose_no_acknowledged_write(
+def test_hundreds_of_kills_lose_no_acknowledged_write(
     form: str, tmp_path: Path, share_s: float
 ) -> None:
-    result = kill_repeatedly(tmp_path, 1000, limit_s=min(share_s, 48 * 60), form=form)
+    result = kill_repeatedly(tmp_path, 700, limit_s=min(share_s, 30 * 60), form=form)
 
     mount = mount_of(str(tmp_path))
     note(

@@ -75,7 +75,7 @@ from tests.proof.operations import NEW, OPERATIONS, STILL, A, B, C, value
 pytestmark = each_form
 
 SUITE: Final = "cancellation"
-LONG_S: Final = 120.0
+LONG_S: Final = 60.0
 PROMPTLY_S: Final = 10.0
 """Less than the wait for a locked document (30 s), far more than a call takes on a busy machine."""
 SYNC_S: Final = 0.0005

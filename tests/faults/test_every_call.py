@@ -38,8 +38,8 @@ from tests.proof.operations import EVERY, OPERATIONS, prepare
 
 SUITE: Final = "every call fails once"
 WRONG_SAMPLE: Final = 60
-LIMIT_S: Final = 90.0
-KERNEL_LIMIT_S: Final = 900.0
+LIMIT_S: Final = 60.0
+KERNEL_LIMIT_S: Final = 600.0
 AS_KERNEL: Final = {
     "open": "openat", "setxattr": "fsetxattr", "utime": "utimensat", "mkdir": "mkdirat",
     "link": "linkat", "rename": "renameat", "replace": "renameat", "unlink": "unlinkat",

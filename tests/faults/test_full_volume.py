@@ -52,7 +52,7 @@ from tests.proof.figures import note
 pytestmark = each_form_at_once
 
 SUITE: Final = "full volume"
-LIMIT_S: Final = 90.0
+LIMIT_S: Final = 60.0
 NAMES: Final = ("a.json", "b.json", "c.json")
 MB: Final = 1_000_000
 FOREIGN: Final = "core.dump"

@@ -2,11 +2,12 @@
 
 Checks V1 to V5, V7, V8 and V11 in every state that `powercut.disk_model` allows, for every scenario
 of `powercut.scenarios`. The default tier opens the same few states of each scenario every time, the
-long tier all of them.
+long tier all of them in one form, another one each day, and one in four in the other forms.
 """
 
 import shutil
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
@@ -28,7 +29,9 @@ FEW: Final = Cutting(moments=0.2, share=0.1, starts=0.04)
 ALL: Final = Cutting(combinations_max=1024)
 DRAWN: Final = Cutting(share=0.1)
 """Where there are too many states to open, one in ten is drawn at random."""
-LIMIT_S: Final = 150.0
+IN_OTHER_FORMS: Final = Cutting(combinations_max=1024, share=0.25)
+"""Where another form has its turn today: one in four is drawn at random."""
+LIMIT_S: Final = 60.0
 IN_FORMS: Final = [(one.name, form) for one in SCENARIOS.values() for form in one.forms]
 IN_TURN: Final = [
     (one.name, one.forms[number % len(one.forms)]) for number, one in enumerate(SCENARIOS.values())
@@ -52,14 +55,14 @@ def test_some_states_after_a_power_cut_break_no_guarantee(
 def test_no_state_after_a_power_cut_breaks_a_guarantee(
     name: str, form: str, workspace: Path, deadline_s: float, worker_processes: Workers
 ) -> None:
-    drawn = SCENARIOS[name].is_drawn
-    states = states_of(name, workspace, FORMS[form], DRAWN if drawn else ALL)
+    cutting = DRAWN if SCENARIOS[name].is_drawn else _cutting_today(name, form)
+    states = states_of(name, workspace, FORMS[form], cutting)
 
     tried, broken = worker_processes.try_all(states, workspace / "states", until_s=deadline_s)
 
     note(
         SUITE, labelled(name, form), tried=tried, failures=len(broken), where=kind_of(workspace),
-        possible=len(states), **({"drawn": "1 in 10"} if drawn else {}),
+        possible=len(states), **_drawn(cutting),
     )  # fmt: skip
     assert broken == [], _summary(broken)
 
@@ -93,6 +96,17 @@ def test_no_file_changing_call_escapes_the_recorder(operation: Operation, tmp_pa
 
     assert kernel.changes_below(volume, log) == recorded
     assert len(recorded) > 20
+
+
+def _cutting_today(name: str, form: str) -> Cutting:
+    """Return how to cut a scenario in this form: in one of its forms whole, in turn by the day."""
+    forms = SCENARIOS[name].forms
+    turn = list(SCENARIOS).index(name) + datetime.now(UTC).toordinal()
+    return ALL if form == forms[turn % len(forms)] else IN_OTHER_FORMS
+
+
+def _drawn(cutting: Cutting) -> dict[str, str]:
+    return {"drawn": f"1 in {1 / cutting.share:.0f}"} if cutting.share < 1 else {}
 
 
 def _summary(broken: Sequence[Flagged]) -> str:

@@ -82,7 +82,7 @@ SUITE: Final = "rot"
 SEED: Final = 20250106
 FAULTS: Final = 1000
 FAULTS_FEW: Final = 40
-LIMIT_S: Final = 120.0
+LIMIT_S: Final = 60.0
 
 
 @pytest.fixture(autouse=True)

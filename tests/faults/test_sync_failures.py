@@ -50,7 +50,7 @@ pytestmark = pytest.mark.usefixtures("first_form")
 
 SUITE: Final = "failing syncs"
 NEXT: Final = "next.json"
-LIMIT_S: Final = 90.0
+LIMIT_S: Final = 60.0
 
 STAGED: Final = r"\.seline/staging/\w+"
 RECORD: Final = r"\.seline/journal\.new"
