@@ -87,7 +87,7 @@ def test_a_small_correct_store_loses_no_save(workspace: Path) -> None:
 def test_the_states_in_which_a_wrong_store_loses_a_save_are_counted(
     name: str, workspace: Path
 ) -> None:
-    states = seven_saves(name, workspace)
+    states = seven_saves(name, workspace, SHARE)
 
     lost = try_some(states, workspace / "states")
 
