@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -33,6 +33,7 @@ from seline.storage.volume.journal.codec import (
     encode_batch,
 )
 from seline.storage.volume.journal.journal import JournalFile, damaged
+from tests.clocks import FakeClock
 from tests.faults.injection import failing_call, incident_kinds, store_of
 from tests.faults.test_only_in_the_journal import wait_for
 
@@ -137,6 +138,61 @@ def test_a_replay_writes_files_one_by_one_where_all_have_no_space(
         assert all(len(after.data.backups(name)) == 1 for name in names)
         assert after.verify().findings == ()
     assert list((volume / ".seline" / "staging").iterdir()) == []
+
+
+def test_an_edit_between_two_attempts_to_replay_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, frozen_clock: FakeClock
+) -> None:
+    """What the first attempt had written beside the documents is not used by the second."""
+    names = [f"d{number}.json" for number in range(4)]
+    with opened(tmp_path / "data", journal_bytes=1 << 20) as seline:
+        for name in names:
+            seline.data.save_json(name, value(1))
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fdatasync", failing_call(errno.EIO))
+            with pytest.raises(OutcomeUnknown):
+                seline.data.save_json("new.json", value(1))
+        frozen_clock.advance(1)
+        with monkeypatch.context() as patch:
+            calls, real = itertools.count(1), files.stage
+            fail = failing_call(errno.EIO)
+            patch.setattr(files, "stage", lambda *args: (fail if next(calls) > 3 else real)(*args))
+            with pytest.raises(VolumeFailed):
+                seline.data.save_json("new.json", value(2))
+            assert next(calls) == 5
+        for name in names:
+            (tmp_path / "data" / name).write_bytes(encode(value(2)))
+        frozen_clock.advance(reopen.REOPEN_EVERY_S + 1)
+        seline.data.save_json("new.json", value(3))
+
+        assert [seline.data.load_json(name) for name in names] == [value(2)] * len(names)
+
+
+@pytest.mark.parametrize("edited", ["d0.json", "new.json"])
+def test_an_edit_while_files_are_replayed_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, edited: str
+) -> None:
+    """What the journal has becomes a backup, as for an edit before the start."""
+    with opened(tmp_path / "data", journal_bytes=1 << 20) as seline:
+        seline.data.save_json("d0.json", value(0))
+        seline.data.documents()
+        for name in ("d0.json", "d1.json", "new.json"):
+            seline.data.save_json(name, value(1))
+        volume, edits = crashed(tmp_path), []
+
+    def sync_after_edit(self: sync.Syncer, descriptors: Sequence[int]) -> bool:
+        if not edits:
+            edits.append((volume / edited).write_bytes(encode(value(2))))
+        return real(self, descriptors)
+
+    real = sync.Syncer.sync_written
+    monkeypatch.setattr(sync.Syncer, "sync_written", sync_after_edit)
+    with opened(volume) as after:
+        assert edits
+        assert after.data.load_json(edited) == value(2)
+        kept = [after.data.read_backup(edited, one.name) for one in after.data.backups(edited)]
+        assert kept[0] == value(1)
+        assert after.data.load_json("d1.json") == value(1)
 
 
 # hand edits

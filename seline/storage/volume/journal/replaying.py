@@ -8,11 +8,13 @@ no Seline ran; it stays, and the last content of the journal becomes a backup.
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import chain
 from typing import Final
+
+import msgspec
 
 from seline.domain.backup import parse_backup_name
 from seline.domain.checksum import decode_checksum
@@ -29,7 +31,7 @@ from seline.storage.volume.current import CurrentDocuments
 from seline.storage.volume.directory import VolumeDirectory
 from seline.storage.volume.journal.codec import JournalChange, ReadBatch, data_after
 from seline.storage.volume.journal.journal import JOURNAL_NAMES, JournalFile, damaged
-from seline.storage.volume.journal.replayed_files import ReplayedFile, ReplayedFiles
+from seline.storage.volume.journal.replayed_files import Replaced, ReplayedFile, ReplayedFiles
 from seline.storage.volume.os_errors import is_full, raising
 from seline.storage.volume.quarantine import set_aside
 
@@ -190,10 +192,7 @@ class JournalReplay:
                 if not file.header.is_clean:
                     self._rewrite(file)
             histories = histories_of(found)
-            self.current_documents.inspector.distrust(histories)
-            for key, history in histories.items():
-                self._bring(key, history, now)
-            self._files.finish()
+            self._bring_all(histories, now)
             if histories:
                 self._sync_names()
             for file in sorted(journal_files, key=lambda file: file.header.epoch):
@@ -250,13 +249,27 @@ class JournalReplay:
 
     # one document
 
+    def _bring_all(self, histories: Mapping[DocumentKey, DocumentHistory], now: datetime) -> None:
+        """Bring every document, and once more what a person wrote in the meantime."""
+        waiting = histories
+        try:
+            while waiting:
+                self.current_documents.inspector.distrust(waiting)
+                for key, history in waiting.items():
+                    self._bring(key, history, now)
+                self._files.finish()
+                waiting = {key: histories[key] for key in self._files.take_overtaken()}
+                self.written.difference_update(waiting)
+        finally:
+            self._files.discard()
+
     def _bring(self, key: DocumentKey, history: DocumentHistory, now: datetime) -> None:
         self.volume.open_space(key.space)
         for name, revision in history.backups.items():
             content = history.content_of(revision)
             if content is not None:
                 self._bring_backup(key, name, content, now)
-        judged = self.current_documents.inspector.look(key).judged
+        judged, there = msgspec.structs.astuple(self.current_documents.inspector.look(key))
         wanted, live = history.last.after, _revision(judged)
         if live == wanted and wanted is None:
             return
@@ -267,8 +280,11 @@ class JournalReplay:
             files.unlink(self.volume.documents(key.space), key.name, missing_ok=True)
             self.current_documents.inspector.removed(key)
         elif (content := history.content_of(wanted)) is not None:
-            self._set_broken_aside(key, history, judged, now)
-            self._write(self.volume.documents(key.space), key.name, key, content, history.last)
+            if self._set_broken_aside(key, history, judged, now):
+                there = None
+            over = Replaced(key, there)
+            directory = self.volume.documents(key.space)
+            self._write(directory, key.name, key, content, history.last, over)
             self.written.add(key)
 
     def _is_behind(self, history: DocumentHistory, judged: Judged) -> bool:
@@ -290,12 +306,13 @@ class JournalReplay:
 
     def _set_broken_aside(
         self, key: DocumentKey, history: DocumentHistory, judged: Judged, now: datetime
-    ) -> None:
-        """Move a broken file to quarantine, unless it is a torn write of Seline's."""
-        if judged.verdict not in _BROKEN:
-            return
-        if judged.content is None or not history.is_torn(judged.content.data):
-            set_aside(self.volume, self.volume.documents(key.space), key.name, key, now)
+    ) -> bool:
+        """Move a broken file to quarantine unless Seline wrote it; return whether it was moved."""
+        is_torn = judged.content is not None and history.is_torn(judged.content.data)
+        if judged.verdict not in _BROKEN or is_torn:
+            return False
+        set_aside(self.volume, self.volume.documents(key.space), key.name, key, now)
+        return True
 
     def _keep_other(self, key: DocumentKey, history: DocumentHistory, now: datetime) -> None:
         """Keep a person's file, and what the journal has as a backup."""
@@ -349,9 +366,10 @@ class JournalReplay:
         key: DocumentKey,
         content: Content,
         change: JournalChange | None,
+        over: Replaced | None = None,
     ) -> None:
         mark = self.capabilities.mark(key, content, change.at_ns if change else None)
-        self._files.write(ReplayedFile(directory, name, content.data, *mark))
+        self._files.write(ReplayedFile(directory, name, content.data, *mark, over))
 
     def _make_room(self, size_bytes: int) -> bool:
         """Free space; a journal file that holds nothing comes first: it is made anew later."""
