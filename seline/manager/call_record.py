@@ -4,7 +4,7 @@ The record follows the context of the call, also into the tasks that it starts. 
 what it holds, and the answer of the call what takes that back.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -93,7 +93,7 @@ _current: ContextVar[CallRecord | None] = ContextVar("seline_call_record", defau
 
 
 @contextmanager
-def recorded() -> Iterator[CallRecord]:
+def recorded() -> Generator[CallRecord]:
     """Record what the block changes."""
     record = CallRecord()
     token = _current.set(record)
