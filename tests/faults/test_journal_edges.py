@@ -8,7 +8,7 @@ import shutil
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import pytest
 
@@ -21,7 +21,7 @@ from seline.storage.volume import batches as batches_of_the_writer
 from seline.storage.volume import files, reopen
 from seline.storage.volume.commit import sync
 from seline.storage.volume.journal import checkpoint as checkpoints
-from seline.storage.volume.journal import replayed_files
+from seline.storage.volume.journal import prepared, replaying
 from seline.storage.volume.journal.codec import (
     BLOCK_BYTES,
     FIRST_BATCH_AT,
@@ -107,31 +107,37 @@ def refuse_names(monkeypatch: pytest.MonkeyPatch, *refused: str, error: int = er
 # many documents
 
 
-def no_space(*_: object, **__: object) -> NoReturn:
-    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
-@pytest.mark.parametrize(
-    ("owner", "call", "when"),
-    [
-        *((sync.Syncer, "sync_written", when) for when in (1, 2, 3)),
-        *((files, "stage", when) for when in (1, 3, 9)),
-    ],
-)
-def test_a_replay_writes_files_one_by_one_where_all_have_no_space(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: Any, call: str, when: int
-) -> None:
-    names = [f"d{number}.json" for number in range(6)]
+def journaled(tmp_path: Path, names: Sequence[str]) -> Path:
+    """Return a volume whose journal alone has these documents, each with a backup."""
     with opened(tmp_path / "data", journal_bytes=1 << 20) as seline:
         for number in (1, 2):
             for name in names:
                 seline.data.save_json(name, value(number))
-        volume, calls = crashed(tmp_path), itertools.count(1)
-    monkeypatch.setattr(replayed_files, "FILES_MAX", 4)
-    real = getattr(owner, call)
-    monkeypatch.setattr(
-        owner, call, lambda *args: (no_space if next(calls) == when else real)(*args)
-    )
+        return crashed(tmp_path)
+
+
+FAILURES = [
+    *((sync.Syncer, "sync_written", errno.ENOSPC, when) for when in (1, 2, 3)),
+    *((files, "stage", number, 3) for number in (errno.ENOSPC, errno.EMFILE, errno.EIO)),
+    (files, "stage", errno.ENOSPC, 9),
+    (sync.Syncer, "sync_written", errno.EIO, 2),
+]
+
+
+@pytest.mark.parametrize(("owner", "call", "number", "when"), FAILURES)
+def test_what_cannot_be_replayed_together_is_replayed_one_by_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: Any, call: str, number: int, when: int
+) -> None:
+    names = [f"d{number}.json" for number in range(6)]
+    volume, calls = journaled(tmp_path, names), itertools.count(1)
+    monkeypatch.setattr(prepared, "FILES_MAX", 4)
+    real, fail = getattr(owner, call), failing_call(number)
+
+    def attempt(*args: Any) -> object:
+        is_meant = owner is not files or str(args[1]).startswith("prepared")
+        return (fail if is_meant and next(calls) == when else real)(*args)
+
+    monkeypatch.setattr(owner, call, attempt)
     with opened(volume) as after:
         assert next(calls) > when
         assert [after.data.load_json(name) for name in names] == [value(2)] * len(names)
@@ -140,11 +146,37 @@ def test_a_replay_writes_files_one_by_one_where_all_have_no_space(
     assert list((volume / ".seline" / "staging").iterdir()) == []
 
 
-def test_an_edit_between_two_attempts_to_replay_stays(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, frozen_clock: FakeClock
+def test_what_was_prepared_makes_room_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What the first attempt had written beside the documents is not used by the second."""
-    names = [f"d{number}.json" for number in range(4)]
+    names = [f"d{number}.json" for number in range(3)]
+    volume, rooms = journaled(tmp_path, names), list[int]()
+
+    def stage(directory: int, name: str, *args: Any) -> int:
+        others = [one for one in files.names(directory) if one.startswith("prepared")]
+        if name == replaying.REPLAYED and others:
+            rooms.append(len(others))
+            failing_call(errno.ENOSPC)()
+        return real(directory, name, *args)
+
+    real, take = files.stage, prepared.PreparedFiles.take
+    monkeypatch.setattr(files, "stage", stage)
+    monkeypatch.setattr(
+        prepared.PreparedFiles,
+        "take",
+        lambda self, *place: None if place[1] == "d0.json" else take(self, *place),
+    )
+    with opened(volume) as after:
+        assert len(rooms) == 1
+        assert [after.data.load_json(name) for name in names] == [value(2)] * len(names)
+
+
+@pytest.mark.parametrize("edited_first", [True, False])
+def test_an_edit_beside_a_replay_that_fails_stays_and_the_journals_content_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, frozen_clock: FakeClock, edited_first: bool
+) -> None:
+    """Before the attempt that fails, or between it and the next one."""
+    names, edited = [f"d{number}.json" for number in range(4)], tmp_path / "data" / "d0.json"
     with opened(tmp_path / "data", journal_bytes=1 << 20) as seline:
         for name in names:
             seline.data.save_json(name, value(1))
@@ -152,47 +184,74 @@ def test_an_edit_between_two_attempts_to_replay_stays(
             patch.setattr(os, "fdatasync", failing_call(errno.EIO))
             with pytest.raises(OutcomeUnknown):
                 seline.data.save_json("new.json", value(1))
+        if edited_first:
+            edited.write_bytes(encode(value(2)))
         frozen_clock.advance(1)
         with monkeypatch.context() as patch:
-            calls, real = itertools.count(1), files.stage
-            fail = failing_call(errno.EIO)
-            patch.setattr(files, "stage", lambda *args: (fail if next(calls) > 3 else real)(*args))
+            fail, real = failing_call(errno.EIO), files.rename
+            patch.setattr(
+                files, "rename", lambda *args: (fail if "d2.json" in args else real)(*args)
+            )
             with pytest.raises(VolumeFailed):
                 seline.data.save_json("new.json", value(2))
-            assert next(calls) == 5
-        for name in names:
-            (tmp_path / "data" / name).write_bytes(encode(value(2)))
+        if not edited_first:
+            edited.write_bytes(encode(value(2)))
         frozen_clock.advance(reopen.REOPEN_EVERY_S + 1)
         seline.data.save_json("new.json", value(3))
 
-        assert [seline.data.load_json(name) for name in names] == [value(2)] * len(names)
+        assert seline.data.load_json("d0.json") == value(2)
+        kept = [seline.data.read_backup("d0.json", b.name) for b in seline.data.backups("d0.json")]
+        assert value(1) in kept
+        assert [seline.data.load_json(name) for name in names[1:]] == [value(1)] * 3
 
 
-@pytest.mark.parametrize("edited", ["d0.json", "new.json"])
-def test_an_edit_while_files_are_replayed_stays(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, edited: str
+def test_a_broken_document_is_served_as_it_was_after_a_replay_that_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, frozen_clock: FakeClock
+) -> None:
+    names, broken = [f"d{number}.json" for number in range(4)], tmp_path / "data" / "d0.json"
+    with opened(tmp_path / "data", journal_bytes=1 << 20) as seline:
+        for name in names:
+            seline.data.save_json(name, value(1))
+        seline.data.documents()  # writes the files
+        written, status = bytearray(broken.read_bytes()), broken.stat()
+        written[20] ^= 1
+        broken.write_bytes(written)
+        os.utime(broken, ns=(status.st_atime_ns, status.st_mtime_ns))
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fdatasync", failing_call(errno.EIO))
+            with pytest.raises(OutcomeUnknown):
+                seline.data.save_json("new.json", value(1))
+        frozen_clock.advance(1)
+        with monkeypatch.context() as patch:
+            fail, real = failing_call(errno.EIO), files.rename
+            patch.setattr(
+                files, "rename", lambda *args: (fail if "d2.json" in args else real)(*args)
+            )
+            with pytest.raises(VolumeFailed):
+                seline.data.save_json("new.json", value(2))
+
+        assert seline.data.load_json("d0.json") == value(1)
+
+
+def test_an_edit_while_files_are_prepared_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What the journal has becomes a backup, as for an edit before the start."""
-    with opened(tmp_path / "data", journal_bytes=1 << 20) as seline:
-        seline.data.save_json("d0.json", value(0))
-        seline.data.documents()
-        for name in ("d0.json", "d1.json", "new.json"):
-            seline.data.save_json(name, value(1))
-        volume, edits = crashed(tmp_path), []
+    volume, edits = journaled(tmp_path, ["d0.json", "d1.json"]), list[int]()
 
     def sync_after_edit(self: sync.Syncer, descriptors: Sequence[int]) -> bool:
         if not edits:
-            edits.append((volume / edited).write_bytes(encode(value(2))))
+            edits.append((volume / "d0.json").write_bytes(encode(value(3))))
         return real(self, descriptors)
 
     real = sync.Syncer.sync_written
     monkeypatch.setattr(sync.Syncer, "sync_written", sync_after_edit)
     with opened(volume) as after:
         assert edits
-        assert after.data.load_json(edited) == value(2)
-        kept = [after.data.read_backup(edited, one.name) for one in after.data.backups(edited)]
-        assert kept[0] == value(1)
-        assert after.data.load_json("d1.json") == value(1)
+        assert after.data.load_json("d0.json") == value(3)
+        names = [backup.name for backup in after.data.backups("d0.json")]
+        assert [after.data.read_backup("d0.json", name) for name in names] == [value(2), value(1)]
+        assert after.data.load_json("d1.json") == value(2)
 
 
 # hand edits

@@ -22,7 +22,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -37,6 +37,7 @@ from seline.storage.volume import files
 from seline.storage.volume.reopen import REOPEN_EVERY_S
 from seline.storage.volume.writer import IDLE_AFTER_S
 from tests.clocks import FakeClock
+from tests.faults.injection import store_of
 from tests.faults.powercut.disk_model import Tree
 from tests.faults.powercut.recorder import recording, tree_of
 from tests.faults.powercut.states import Cut, Cutting, cuts, write
@@ -664,6 +665,38 @@ def test_the_next_start_syncs_a_new_data_directory_whose_sync_failed(tmp_path: P
     assert syncs.failed == ["volume"]
     assert syncs.unsynced == []
     assert syncs.repeated == []
+
+
+@pytest.mark.parametrize("threads", [0, 1, 3])
+def test_no_file_is_synced_twice_where_threads_cannot_be_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int
+) -> None:
+    """Without any thread the caller syncs; else what one of them met would be lost: refused."""
+    left = itertools.repeat(True, threads)
+
+    def start(self: threading.Thread) -> None:
+        if self.name.startswith("seline-sync") and not next(left, False):
+            raise RuntimeError("can't start new thread")
+        real_start(self)
+
+    def flush(descriptor: int) -> None:
+        time.sleep(0.01)  # so that each sync needs a thread of its own
+        synced.append(descriptor)
+
+    real_start, synced = threading.Thread.start, list[int]()
+    paths = [tmp_path / str(number) for number in range(5)]
+    with opened(tmp_path / "volume") as seline, contextlib.ExitStack() as stack:
+        descriptors = [stack.enter_context(path.open("w")).fileno() for path in paths]
+        monkeypatch.setattr(threading.Thread, "start", start)
+        monkeypatch.setattr(files, "flush", flush)
+        syncer = store_of(seline).batches.committer.first.syncer  # type: ignore[attr-defined]
+        refused = pytest.raises(OSError, match="unavailable") if threads else nullcontext()
+        with refused:
+            syncer.sync_files(descriptors)
+        monkeypatch.undo()
+
+    assert len(set(synced)) == len(synced)
+    assert threads or synced == descriptors
 
 
 def test_a_file_with_the_inode_of_a_removed_directory_is_synced(

@@ -19,7 +19,7 @@ from seline.domain.checksum import ATTRIBUTE
 from seline.domain.document import BOT, DocumentKey, Revision
 from seline.domain.retention import RetentionPlan, keep_all
 from seline.errors import OutcomeUnknown, VolumeFailed
-from seline.storage.volume import files
+from seline.storage.volume import capabilities, files, mounts
 from tests.clocks import FakeClock
 from tests.faults.injection import (
     REOPENED_AFTER_S,
@@ -170,6 +170,27 @@ def test_syncfs_is_used_from_linux_5_8_on(
     )
 
     assert files.syncs_filesystems() is used
+
+
+@pytest.mark.parametrize(
+    ("point", "kind", "whole"),
+    [
+        ("/data", "ext4", True),
+        ("/data", "nfs4", True),
+        ("/data", "fuse.shfs", False),
+        ("/data", "9p", False),
+        ("/", "ext4", False),
+    ],
+)
+def test_a_whole_file_system_is_synced_where_that_reaches_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, point: str, kind: str, whole: bool
+) -> None:
+    mount = mounts.Mount(point=point, kind=kind, device="/dev/sdx")
+    monkeypatch.setattr(capabilities, "mount_of", lambda _: mount)
+    with open_seline(tmp_path / "data") as seline:
+        syncer = store_of(seline).batches.committer.first.syncer  # type: ignore[attr-defined]
+
+        assert syncer.capabilities.syncs_whole is whole
 
 
 def replace_by_copy_of_backup(seline: Seline, directory: Path) -> int:

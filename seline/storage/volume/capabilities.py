@@ -32,6 +32,8 @@ _NO_ANSWER: Final = frozenset(
 )  # fmt: skip
 """Errors that are no answer of the probe: the opening fails. Otherwise one disk error would mean no
 checksums until the next start."""
+_SYNC_NOTHING: Final = ("fuse", "9p", "cifs", "smb")
+"""Beginnings of the kinds of file systems whose server is not asked when the whole is synced."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +46,8 @@ class Capabilities:
     fine_timestamps: bool
     mtime_step_ns: int
     own_mount: bool
+    syncs_whole: bool
+    """Whether one call makes everything on the volume durable, and nothing else."""
     reported: tuple[Capability, ...]
 
     def mark(
@@ -86,13 +90,15 @@ def probe(volume: VolumeDirectory) -> Capabilities:
     # a record needs under another file's name there, and a sync would lose it.
     refused["directory sync"] = _works(files.flush, directory) if writable else None
     mount = mount_of(volume.path)
+    own = mount if mount is not None and mount.point != "/" else None
     return Capabilities(
         checksums=refused["checksums"] is None,
         links=refused["links"] is None,
         exchange=refused["exchange"] is None,
         fine_timestamps=step_s <= FINE_STEP_S,
         mtime_step_ns=mtime_step_ns,
-        own_mount=mount is not None and mount.point != "/",
+        own_mount=own is not None,
+        syncs_whole=own is not None and not own.kind.startswith(_SYNC_NOTHING),
         reported=(
             *(_capability(name, refused[name]) for name in _MISSING),
             _lock_capability(volume),

@@ -39,7 +39,7 @@ def _without_exchange(patch: pytest.MonkeyPatch) -> None:
 
 def _sync_as_a_whole(patch: pytest.MonkeyPatch) -> None:
     def written(self: sync.Syncer, descriptors: Sequence[int]) -> bool:
-        self.capabilities = replace(self.capabilities, own_mount=True)
+        self.capabilities = replace(self.capabilities, syncs_whole=True)
         return real(self, descriptors)
 
     real = sync.Syncer.sync_written

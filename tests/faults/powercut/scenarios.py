@@ -370,11 +370,11 @@ def _link_refused(patch: pytest.MonkeyPatch) -> None:
 
 def _as_a_whole(patch: pytest.MonkeyPatch) -> None:
     def written(self: sync.Syncer, descriptors: Sequence[int]) -> bool:
-        self.capabilities = replace(self.capabilities, own_mount=True)
+        self.capabilities = replace(self.capabilities, syncs_whole=True)
         return real(self, descriptors)
 
     def checkpoint(volume: VolumeDirectory, capabilities: Capabilities, *args: Any) -> None:
-        real_checkpoint(volume, replace(capabilities, own_mount=True), *args)
+        real_checkpoint(volume, replace(capabilities, syncs_whole=True), *args)
 
     real, real_checkpoint = sync.Syncer.sync_written, checkpoints.sync_published
     patch.setattr(sync, "SYNCFS_FILES_MIN", 1)

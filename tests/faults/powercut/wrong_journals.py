@@ -284,14 +284,20 @@ REPLAYING: Final = {
     ),
     "what is replayed is not synced": replace(
         row(
-            "replayed_files", "ReplayedFiles.finish", "self.syncer.sync_written", NOTHING,
+            "prepared", "PreparedFiles.prepare", "self.syncer.sync_written", NOTHING,
             NO_SYNC_OF_THE_JOURNAL,
         ),
         form=FILES_LATER,
     ),
-    "what is replayed on a full volume is not synced": needless(
-        unsynced("replayed_files", "ReplayedFiles._write_alone", NO_SYNC_OF_THE_JOURNAL),
-        "no scenario has a full volume: tests/faults/test_only_in_the_journal.py does",
+    "a prepared file is taken for any content": needless(
+        _later(
+            "prepared", "PreparedFiles.take", "file.data == data", ALWAYS, NO_SYNC_OF_THE_JOURNAL
+        ),
+        "a replay has one content for each place",
+    ),
+    "what is replayed alone is not synced": needless(
+        unsynced("replaying", f"{REPLAY}._write", NO_SYNC_OF_THE_JOURNAL),
+        "it is prepared with others, unless that fails: tests/faults/test_journal_edges.py",
     ),
     "the names of what is replayed are not synced": seldom(
         _later("replaying", f"{REPLAY}._sync_names", "files.touch_and_sync", NOTHING, KILLED)

@@ -5,8 +5,10 @@ After a failed sync of a file another one proves nothing, so it is not repeated.
 """
 
 import contextlib
+import errno
+import os
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -83,25 +85,35 @@ class Syncer:
 
         That is faster for many files, where the file system is the volume's own. Raises OSError.
         """
-        is_own = self.capabilities.own_mount and len(descriptors) >= SYNCFS_FILES_MIN
-        if is_own and files.syncs_filesystems():
+        is_many = len(descriptors) >= SYNCFS_FILES_MIN
+        if is_many and self.capabilities.syncs_whole and files.syncs_filesystems():
             files.sync_filesystem(self.volume.top)
             return True
         self.sync_files(descriptors)
         return False
 
     def sync_files(self, descriptors: Sequence[int]) -> None:
-        """Sync files, several of them in parallel: the file system then merges its commits."""
+        """Sync files, several of them in parallel: the file system then merges its commits.
+
+        Raises OSError, also if the threads for it cannot be started.
+        """
         if len(descriptors) < 2:
             for descriptor in descriptors:
                 files.sync(descriptor)
             return
         if self._pool is None:
             self._pool = ThreadPoolExecutor(SYNC_THREADS, thread_name_prefix="seline-sync")
+        pending: list[Future[None]] = []
         try:
-            pending = [self._pool.submit(files.sync, descriptor) for descriptor in descriptors]
-        except RuntimeError:  # the interpreter shuts down and starts no more threads
-            pending = []
+            for descriptor in descriptors:
+                pending.append(self._pool.submit(files.sync, descriptor))  # noqa: PERF401
+        except (
+            RuntimeError
+        ) as refusal:  # at the interpreter's exit, or if there are too many threads
+            self._pool.shutdown(cancel_futures=True)
+            self._pool = None
+            if pending:  # one that began may have failed, and a second sync would not show that
+                raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN)) from refusal
             for descriptor in descriptors:
                 files.sync(descriptor)
         failures = [error for future in pending if (error := future.exception()) is not None]

@@ -105,11 +105,11 @@ class Checkpoint:
 def sync_published(
     volume: VolumeDirectory, capabilities: Capabilities, touched: Collection[Touched]
 ) -> None:
-    """Sync the whole file system if it is the volume's own, else these files and all directories.
+    """Sync the whole file system where one call does that, else these files and all directories.
 
     Raises OSError.
     """
-    if capabilities.own_mount and files.syncs_filesystems():
+    if capabilities.syncs_whole and files.syncs_filesystems():
         files.sync_filesystem(volume.top)
         return
     for file in touched:

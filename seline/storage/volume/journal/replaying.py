@@ -14,8 +14,6 @@ from datetime import UTC, datetime
 from itertools import chain
 from typing import Final
 
-import msgspec
-
 from seline.domain.backup import parse_backup_name
 from seline.domain.checksum import decode_checksum
 from seline.domain.document import SELINE, Content, DocumentKey, Revision
@@ -31,10 +29,12 @@ from seline.storage.volume.current import CurrentDocuments
 from seline.storage.volume.directory import VolumeDirectory
 from seline.storage.volume.journal.codec import JournalChange, ReadBatch, data_after
 from seline.storage.volume.journal.journal import JOURNAL_NAMES, JournalFile, damaged
-from seline.storage.volume.journal.replayed_files import Replaced, ReplayedFile, ReplayedFiles
+from seline.storage.volume.journal.prepared import PreparedFiles, ReplayedFile, is_enough
 from seline.storage.volume.os_errors import is_full, raising
 from seline.storage.volume.quarantine import set_aside
 
+REPLAYED: Final = "replayed"
+"""The name in staging/ of a file that a replay writes."""
 WHOLE_EVERY: Final = 64
 _ANY_SIZE: Final = 1 << 40
 _BROKEN: Final = frozenset({Verdict.TORN, Verdict.ALTERED, Verdict.UNSETTLED})
@@ -168,11 +168,11 @@ class JournalReplay:
     written: set[DocumentKey] = field(default_factory=set[DocumentKey])
     """The documents that the last run wrote: they need not be committed again."""
     _clean: list[JournalFile] = field(default_factory=list[JournalFile])
-    _files: ReplayedFiles = field(init=False)
+    _prepared: PreparedFiles = field(init=False)
 
     def __post_init__(self) -> None:
-        """Write to the places in `volume`."""
-        self._files = ReplayedFiles(self.volume.staging, self.syncer, self._make_room)
+        """Create what holds the files that are written together."""
+        self._prepared = PreparedFiles(self.volume.staging, self.syncer)
 
     def run(self, journal_files: Sequence[JournalFile], now: datetime) -> frozenset[DocumentKey]:
         """Replay, sync, and remove the files; return the documents that the journal had.
@@ -192,7 +192,13 @@ class JournalReplay:
                 if not file.header.is_clean:
                     self._rewrite(file)
             histories = histories_of(found)
-            self._bring_all(histories, now)
+            self.current_documents.inspector.distrust(histories)
+            try:
+                for some in self._portions(histories):
+                    for key in some:
+                        self._bring(key, histories[key], now)
+            finally:
+                self._prepared.discard()
             if histories:
                 self._sync_names()
             for file in sorted(journal_files, key=lambda file: file.header.epoch):
@@ -247,21 +253,38 @@ class JournalReplay:
             files.sync(file.descriptor)
         files.sync(seline)
 
-    # one document
+    # many documents
 
-    def _bring_all(self, histories: Mapping[DocumentKey, DocumentHistory], now: datetime) -> None:
-        """Bring every document, and once more what a person wrote in the meantime."""
-        waiting = histories
-        try:
-            while waiting:
-                self.current_documents.inspector.distrust(waiting)
-                for key, history in waiting.items():
-                    self._bring(key, history, now)
-                self._files.finish()
-                waiting = {key: histories[key] for key in self._files.take_overtaken()}
-                self.written.difference_update(waiting)
-        finally:
-            self._files.discard()
+    def _portions(
+        self, histories: Mapping[DocumentKey, DocumentHistory]
+    ) -> Iterator[Sequence[DocumentKey]]:
+        """Yield the documents, some at a time, after the files that they may need are prepared."""
+        keys: list[DocumentKey] = []
+        wanted: list[ReplayedFile] = []
+        for key, history in histories.items():
+            keys.append(key)
+            for file in self._files_of(key, history):
+                wanted.append(file)
+                if is_enough(wanted):
+                    break
+            if is_enough(wanted):
+                self._prepared.prepare(wanted)
+                yield keys
+                keys, wanted = [], []
+        self._prepared.prepare(wanted)
+        yield keys
+
+    def _files_of(self, key: DocumentKey, history: DocumentHistory) -> Iterator[ReplayedFile]:
+        """Yield the files of a document's backups and of its last content."""
+        self.volume.open_space(key.space)
+        last = history.last
+        for name, revision in history.backups.items():
+            if (content := history.content_of(revision)) is not None:
+                yield self._file(self.volume.backups(key.space), name, key, content, None)
+        if last.after is not None and (content := history.content_of(last.after)) is not None:
+            yield self._file(self.volume.documents(key.space), key.name, key, content, last)
+
+    # one document
 
     def _bring(self, key: DocumentKey, history: DocumentHistory, now: datetime) -> None:
         self.volume.open_space(key.space)
@@ -269,7 +292,7 @@ class JournalReplay:
             content = history.content_of(revision)
             if content is not None:
                 self._bring_backup(key, name, content, now)
-        judged, there = msgspec.structs.astuple(self.current_documents.inspector.look(key))
+        judged = self.current_documents.inspector.look(key).judged
         wanted, live = history.last.after, _revision(judged)
         if live == wanted and wanted is None:
             return
@@ -280,11 +303,8 @@ class JournalReplay:
             files.unlink(self.volume.documents(key.space), key.name, missing_ok=True)
             self.current_documents.inspector.removed(key)
         elif (content := history.content_of(wanted)) is not None:
-            if self._set_broken_aside(key, history, judged, now):
-                there = None
-            over = Replaced(key, there)
-            directory = self.volume.documents(key.space)
-            self._write(directory, key.name, key, content, history.last, over)
+            self._set_broken_aside(key, history, judged, now)
+            self._write(self.volume.documents(key.space), key.name, key, content, history.last)
             self.written.add(key)
 
     def _is_behind(self, history: DocumentHistory, judged: Judged) -> bool:
@@ -306,20 +326,18 @@ class JournalReplay:
 
     def _set_broken_aside(
         self, key: DocumentKey, history: DocumentHistory, judged: Judged, now: datetime
-    ) -> bool:
-        """Move a broken file to quarantine unless Seline wrote it; return whether it was moved."""
-        is_torn = judged.content is not None and history.is_torn(judged.content.data)
-        if judged.verdict not in _BROKEN or is_torn:
-            return False
-        set_aside(self.volume, self.volume.documents(key.space), key.name, key, now)
-        return True
+    ) -> None:
+        """Move a broken file to quarantine, unless it is a torn write of Seline's."""
+        if judged.verdict not in _BROKEN:
+            return
+        if judged.content is None or not history.is_torn(judged.content.data):
+            set_aside(self.volume, self.volume.documents(key.space), key.name, key, now)
 
     def _keep_other(self, key: DocumentKey, history: DocumentHistory, now: datetime) -> None:
         """Keep a person's file, and what the journal has as a backup."""
         wanted, kept = history.last.after, ""
         content = None if wanted is None else history.content_of(wanted)
         if content is not None:
-            self._files.finish()  # the index reads backups/
             index = self.current_documents.backup_index(key.space)
             newest = index.of(key.name)[:1]
             if not any(backup.revision == wanted for backup in newest):
@@ -359,6 +377,8 @@ class JournalReplay:
         for directory in self.volume.directories:
             files.touch_and_sync(directory)
 
+    # writing
+
     def _write(
         self,
         directory: int,
@@ -366,13 +386,37 @@ class JournalReplay:
         key: DocumentKey,
         content: Content,
         change: JournalChange | None,
-        over: Replaced | None = None,
     ) -> None:
+        """Write a file, synced, and rename it to its place; a full volume makes room first."""
+        staging = self.volume.staging
+        staged = self._prepared.take(directory, name, content.data)
+        while staged is None:
+            file = self._file(directory, name, key, content, change)
+            files.unlink(staging, REPLAYED, missing_ok=True)
+            try:
+                with files.closing(files.stage(staging, REPLAYED, *file[2:])) as descriptor:
+                    files.sync(descriptor)
+                staged = REPLAYED
+            except OSError as error:
+                if not (is_full(error) and self._make_room(content.size_bytes)):
+                    raise
+        files.rename(staging, staged, directory, name)
+
+    def _file(
+        self,
+        directory: int,
+        name: str,
+        key: DocumentKey,
+        content: Content,
+        change: JournalChange | None,
+    ) -> ReplayedFile:
         mark = self.capabilities.mark(key, content, change.at_ns if change else None)
-        self._files.write(ReplayedFile(directory, name, content.data, *mark, over))
+        return ReplayedFile(directory, name, content.data, *mark)
 
     def _make_room(self, size_bytes: int) -> bool:
-        """Free space; a journal file that holds nothing comes first: it is made anew later."""
+        """Free space: first what was only prepared, then a journal file that holds nothing."""
+        if self._prepared.discard():
+            return True
         if self._clean:
             files.empty(self._clean.pop().descriptor)
             return True

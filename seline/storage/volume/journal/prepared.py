@@ -1,0 +1,79 @@
+"""The files that a replay may write: many are written and synced together, before it looks at any.
+
+V3  A file gets its name only after its bytes are durable.
+The replay renames those that it decides to write. Where they cannot be prepared, for whatever
+reason, it writes each file by itself.
+"""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+from seline.storage.volume import files
+from seline.storage.volume.commit.sync import Syncer
+
+FILES_MAX: Final = 64
+"""Each needs a descriptor until they are synced."""
+BYTES_MAX: Final = 4 << 20
+"""They are in memory and on the volume, beside what they replace."""
+
+
+class ReplayedFile(NamedTuple):
+    """A file to write: `name` in `directory`, a held descriptor.
+
+    `attribute` and `mtime_ns` are what `Capabilities.mark` returns.
+    """
+
+    directory: int
+    name: str
+    data: bytes
+    attribute: bytes | None
+    mtime_ns: int
+
+
+def is_enough(wanted: Sequence[ReplayedFile]) -> bool:
+    """Whether no more files are to be prepared together."""
+    return len(wanted) >= FILES_MAX or sum(len(file.data) for file in wanted) >= BYTES_MAX
+
+
+@dataclass(slots=True)
+class PreparedFiles:
+    """Durable files in staging/, until they are taken or discarded."""
+
+    staging: int
+    syncer: Syncer
+    _ready: dict[str, ReplayedFile] = field(default_factory=dict[str, ReplayedFile])
+
+    def prepare(self, wanted: Sequence[ReplayedFile]) -> None:
+        """Write and sync these files; none of them is ready if one fails."""
+        self.discard()
+        descriptors: list[int] = []
+        try:
+            for number, file in enumerate(wanted):
+                staged = f"prepared-{number}"
+                files.unlink(self.staging, staged, missing_ok=True)
+                descriptors.append(files.stage(self.staging, staged, *file[2:]))
+                self._ready[staged] = file
+            self.syncer.sync_written(descriptors)
+        except OSError:
+            self.discard()
+        finally:
+            for descriptor in descriptors:
+                files.close(descriptor)
+
+    def take(self, directory: int, name: str, data: bytes) -> str | None:
+        """Return the name in staging/ of a file for this place with these bytes, if it is ready."""
+        for staged, file in self._ready.items():
+            if (file.directory, file.name) == (directory, name) and file.data == data:
+                del self._ready[staged]
+                return staged
+        return None
+
+    def discard(self) -> bool:
+        """Remove the files that were not taken; return whether there were any."""
+        ready, self._ready = self._ready, {}
+        for staged in ready:
+            with suppress(OSError):
+                files.unlink(self.staging, staged)
+        return bool(ready)
