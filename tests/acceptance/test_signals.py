@@ -305,7 +305,11 @@ asyncio.run(main())
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=lambda n: n.name)
+@pytest.mark.parametrize(
+    "number",
+    [signal.SIGTERM, pytest.param(signal.SIGKILL, marks=pytest.mark.prove)],
+    ids=lambda n: n.name,
+)
 def test_a_new_container_polls_only_after_the_old_one_has_ended(
     number: signal.Signals, tmp_path: Path
 ) -> None:

@@ -194,7 +194,7 @@ PLACES: Final[dict[str, Callable[[Line, str], AbstractContextManager[Line]]]] = 
 }
 
 
-QUICK: Final = {"owner": ("writable", "served"), "root": (), "another user": ("writable",)}
+QUICK: Final = {"owner": ("writable",), "root": (), "another user": ("writable",)}
 """The states of the quick tier for each caller; `make prove` has all of them."""
 
 

@@ -289,6 +289,7 @@ def test_documents_that_change_together_are_restored(tmp_path: Path, follow: Fol
         assert line("load", "user_profile.json").value() == {"n": 1}
 
 
+@pytest.mark.prove
 @pytest.mark.follows("error:volume_full", "alert:usage", "alert:pins_shed")
 def test_space_is_freed_on_a_full_volume(tmp_path: Path, follow: Follow) -> None:
     line = line_at(tmp_path)

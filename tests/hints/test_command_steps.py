@@ -168,6 +168,7 @@ def test_a_hand_edit_without_an_earlier_content_is_corrected(
     assert line("load", NAME).code == 0
 
 
+@pytest.mark.prove
 @pytest.mark.follows("storage/volume/current:_unrecoverable")
 def test_a_document_that_is_being_written_is_read_a_few_seconds_later(
     line: Line, follow: Follow
@@ -530,6 +531,7 @@ def test_the_first_start_without_the_page_names_the_line_alone(line: Line, follo
             assert run(line, command).code == 0
 
 
+@pytest.mark.prove
 @pytest.mark.follows("cli/server:_announce#3", "cli/server:_announce#4")
 def test_a_later_start_on_a_terminal_names_commands_that_work(line: Line, follow: Follow) -> None:
     for start in ("There is no token yet", "Next: "):

@@ -170,6 +170,7 @@ def damaged(line: Line) -> str:
     return next_of(ran)
 
 
+@pytest.mark.prove
 @pytest.mark.follows("operations/by_hand:_next_step")
 def test_an_older_copy_is_restored_when_the_newest_is_damaged(
     tmp_path: Path, follow: Follow

@@ -104,6 +104,7 @@ def emptied(line: Line) -> None:
     time.sleep(1.1)
 
 
+@pytest.mark.prove
 @pytest.mark.parametrize("is_meant", [True, False])
 @pytest.mark.follows("operations/exports:_in_doubt")
 def test_an_export_that_lost_much_is_accepted_or_mended(
@@ -120,6 +121,7 @@ def test_an_export_that_lost_much_is_accepted_or_mended(
     assert check(line)["status"] == "ok"
 
 
+@pytest.mark.prove
 @pytest.mark.follows("operations/copies:_all_in_doubt")
 def test_a_copy_in_doubt_is_restored_where_there_is_no_other(
     tmp_path: Path, follow: Follow

@@ -101,6 +101,7 @@ def test_a_damaged_copy_is_made_again_and_drilled(tmp_path: Path, follow: Follow
     assert check(line)["status"] == "ok"
 
 
+@pytest.mark.prove
 @pytest.mark.parametrize("is_meant", [True, False])
 @pytest.mark.follows("operations/mirrors:_choice*")
 def test_a_copy_that_lost_much_is_accepted_or_mended(
@@ -134,6 +135,7 @@ def test_a_volume_that_replaces_another_is_accepted(tmp_path: Path, follow: Foll
     assert check(line)["status"] == "ok"
 
 
+@pytest.mark.prove
 @pytest.mark.follows("operations/mirrors:_choice#2")
 def test_a_twin_is_stopped_and_the_other_one_accepted(tmp_path: Path, follow: Follow) -> None:
     """The commands run one after the other: each is a process that mirrors."""
@@ -153,6 +155,7 @@ def test_a_twin_is_stopped_and_the_other_one_accepted(tmp_path: Path, follow: Fo
     assert check(bot)["status"] == "ok"
 
 
+@pytest.mark.prove
 @pytest.mark.follows("operations/returning:refusal*", "alert:volume_restored")
 def test_a_volume_whose_copy_is_damaged_begins_empty_on_request(
     tmp_path: Path, follow: Follow

@@ -141,6 +141,7 @@ def test_a_data_directory_that_is_gone_is_put_back_or_made_by_a_restart(
         assert seline.data.load_json(NAME) == {}
 
 
+@pytest.mark.prove
 @pytest.mark.usefixtures("first_form")
 @pytest.mark.follows("cure:EROFS", "alert:writes_refused", "alert:served_from_memory")
 def test_a_volume_that_is_read_only_can_be_read_and_is_written_later(
@@ -208,6 +209,7 @@ def ended(line: Line, kind: str, *, about: str = "") -> None:
 # who holds the store
 
 
+@pytest.mark.prove
 @pytest.mark.follows("error:volume_locked")
 def test_a_store_that_another_process_holds_is_reached_through_it_or_later(
     line: Line, follow: Follow
@@ -250,6 +252,7 @@ def test_backups_that_a_loss_has_pinned_are_released(line: Line, follow: Follow)
     assert fix_of(line, "pins") == ""
 
 
+@pytest.mark.prove
 @pytest.mark.follows("operations/checks:_integrity", "operations/checks:_integrity#2")
 def test_what_was_not_verified_is_verified(line: Line, follow: Follow) -> None:
     saved(line)
@@ -270,6 +273,7 @@ def test_what_was_not_verified_is_verified(line: Line, follow: Follow) -> None:
         assert fix_of(line, "integrity") == ""
 
 
+@pytest.mark.prove
 @pytest.mark.follows("operations/checks:_exports", "operations/destination_checks:_problems#2")
 def test_exports_are_set_up_and_run(line: Line, follow: Follow) -> None:
     saved(line)
@@ -316,6 +320,7 @@ def test_foreign_backups_are_listed_and_removed(line: Line, follow: Follow) -> N
     assert fix_of(line, "foreign_backups") == ""
 
 
+@pytest.mark.prove
 @pytest.mark.follows("operations/checks:_volume", "alert:checksums_unsupported")
 def test_a_volume_without_checksums_is_replaced_by_one_with_them(
     line: Line, follow: Follow
@@ -347,6 +352,7 @@ def _not_files(directory: str, names: list[str]) -> list[str]:
 # where there is no room
 
 
+@pytest.mark.prove
 @pytest.mark.follows("os:ENOSPC", "os:EDQUOT", "spool:temporary_space")
 def test_a_full_disk_beside_the_volume_is_freed_or_replaced(line: Line, follow: Follow) -> None:
     large = {"files": {f"d{n}.json": {"text": "x" * MIB} for n in range(12)}}
