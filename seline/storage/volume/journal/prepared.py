@@ -1,10 +1,11 @@
-"""The files that a replay may write: many are written and synced together, before it looks at any.
+"""Files that a replay may write: many are written and synced together, before it judges documents.
 
 V3  A file gets its name only after its bytes are durable.
 The replay renames those that it decides to write. Where they cannot be prepared, for whatever
 reason, it writes each file by itself.
 """
 
+import logging
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -12,11 +13,13 @@ from typing import Final, NamedTuple
 
 from seline.storage.volume import files
 from seline.storage.volume.commit.sync import Syncer
+from seline.storage.volume.os_errors import describe
 
 FILES_MAX: Final = 64
 """Each needs a descriptor until they are synced."""
 BYTES_MAX: Final = 4 << 20
 """They are in memory and on the volume, beside what they replace."""
+_log = logging.getLogger("seline.storage")
 
 
 class ReplayedFile(NamedTuple):
@@ -56,7 +59,8 @@ class PreparedFiles:
                 descriptors.append(files.stage(self.staging, staged, *file[2:]))
                 self._ready[staged] = file
             self.syncer.sync_written(descriptors)
-        except OSError:
+        except OSError as error:
+            _log.info("files are replayed one by one, not together: %s", describe(error))
             self.discard()
         finally:
             for descriptor in descriptors:
