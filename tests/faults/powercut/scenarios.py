@@ -391,7 +391,7 @@ class _ShuttingDown:
     def submit(self, *_: object) -> Future[None]:
         raise RuntimeError("cannot schedule new futures after interpreter shutdown")
 
-    def shutdown(self) -> None:
+    def shutdown(self, **_: object) -> None:
         pass
 
 
