@@ -107,9 +107,7 @@ class Syncer:
         try:
             for descriptor in descriptors:
                 pending.append(self._pool.submit(files.sync, descriptor))  # noqa: PERF401
-        except (
-            RuntimeError
-        ) as refusal:  # at the interpreter's exit, or if there are too many threads
+        except RuntimeError as refusal:  # no thread starts: at the exit, or there are too many
             self._pool.shutdown(cancel_futures=True)
             self._pool = None
             if pending:  # one that began may have failed, and a second sync would not show that
