@@ -171,6 +171,15 @@ def test_what_was_prepared_makes_room_first(
         assert [after.data.load_json(name) for name in names] == [value(2)] * len(names)
 
 
+def fail_to_replay(seline: Seline, monkeypatch: pytest.MonkeyPatch, refused: str) -> None:
+    """Make a change, for which the volume is reopened; a name cannot be written in its replay."""
+    fail, real = failing_call(errno.EIO), files.rename
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "rename", lambda *args: (fail if refused in args else real)(*args))
+        with pytest.raises(VolumeFailed):
+            seline.data.save_json("new.json", value(2))
+
+
 @pytest.mark.parametrize("edited_first", [True, False])
 def test_an_edit_beside_a_replay_that_fails_stays_and_the_journals_content_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, frozen_clock: FakeClock, edited_first: bool
@@ -187,13 +196,7 @@ def test_an_edit_beside_a_replay_that_fails_stays_and_the_journals_content_is_ke
         if edited_first:
             edited.write_bytes(encode(value(2)))
         frozen_clock.advance(1)
-        with monkeypatch.context() as patch:
-            fail, real = failing_call(errno.EIO), files.rename
-            patch.setattr(
-                files, "rename", lambda *args: (fail if "d2.json" in args else real)(*args)
-            )
-            with pytest.raises(VolumeFailed):
-                seline.data.save_json("new.json", value(2))
+        fail_to_replay(seline, monkeypatch, "d2.json")
         if not edited_first:
             edited.write_bytes(encode(value(2)))
         frozen_clock.advance(reopen.REOPEN_EVERY_S + 1)
@@ -222,13 +225,7 @@ def test_a_broken_document_is_served_as_it_was_after_a_replay_that_fails(
             with pytest.raises(OutcomeUnknown):
                 seline.data.save_json("new.json", value(1))
         frozen_clock.advance(1)
-        with monkeypatch.context() as patch:
-            fail, real = failing_call(errno.EIO), files.rename
-            patch.setattr(
-                files, "rename", lambda *args: (fail if "d2.json" in args else real)(*args)
-            )
-            with pytest.raises(VolumeFailed):
-                seline.data.save_json("new.json", value(2))
+        fail_to_replay(seline, monkeypatch, "d2.json")
 
         assert seline.data.load_json("d0.json") == value(1)
 

@@ -680,7 +680,7 @@ def test_no_file_is_synced_twice_where_threads_cannot_be_started(
         real_start(self)
 
     def flush(descriptor: int) -> None:
-        time.sleep(0.01)  # so that each sync needs a thread of its own
+        time.sleep(0.01)  # so that each sync needs another thread
         synced.append(descriptor)
 
     real_start, synced = threading.Thread.start, list[int]()

@@ -1,8 +1,7 @@
 """Files that a replay may write: many are written and synced together, before it judges documents.
 
 V3  A file gets its name only after its bytes are durable.
-The replay renames those that it decides to write. Where they cannot be prepared, for whatever
-reason, it writes each file by itself.
+The replay renames those that it decides to write. If preparing fails, it writes one after another.
 """
 
 import logging

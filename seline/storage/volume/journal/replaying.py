@@ -304,7 +304,8 @@ class JournalReplay:
             self.current_documents.inspector.removed(key)
         elif (content := history.content_of(wanted)) is not None:
             self._set_broken_aside(key, history, judged, now)
-            self._write(self.volume.documents(key.space), key.name, key, content, history.last)
+            directory = self.volume.documents(key.space)
+            self._write(self._file(directory, key.name, key, content, history.last))
             self.written.add(key)
 
     def _is_behind(self, history: DocumentHistory, judged: Judged) -> bool:
@@ -342,7 +343,8 @@ class JournalReplay:
             newest = index.of(key.name)[:1]
             if not any(backup.revision == wanted for backup in newest):
                 backup = index.next_backup(key.name, content, now)
-                self._write(self.volume.backups(key.space), backup.name, key, content, history.last)
+                directory = self.volume.backups(key.space)
+                self._write(self._file(directory, backup.name, key, content, history.last))
                 index.added(backup)
                 kept = f" What it was before is kept as backup {backup.name}."
         self.report(
@@ -370,7 +372,7 @@ class JournalReplay:
                 return
             if not _is_torn(raw.data, content.data):
                 set_aside(self.volume, directory, name, key, now)
-        self._write(directory, name, key, content, None)
+        self._write(self._file(directory, name, key, content, None))
 
     def _sync_names(self) -> None:
         """Make every name durable. A sync of a directory that failed proves nothing unchanged."""
@@ -379,28 +381,20 @@ class JournalReplay:
 
     # writing
 
-    def _write(
-        self,
-        directory: int,
-        name: str,
-        key: DocumentKey,
-        content: Content,
-        change: JournalChange | None,
-    ) -> None:
+    def _write(self, file: ReplayedFile) -> None:
         """Write a file, synced, and rename it to its place; a full volume makes room first."""
         staging = self.volume.staging
-        staged = self._prepared.take(directory, name, content.data)
+        staged = self._prepared.take(file.directory, file.name, file.data)
         while staged is None:
-            file = self._file(directory, name, key, content, change)
             files.unlink(staging, REPLAYED, missing_ok=True)
             try:
                 with files.closing(files.stage(staging, REPLAYED, *file[2:])) as descriptor:
                     files.sync(descriptor)
                 staged = REPLAYED
             except OSError as error:
-                if not (is_full(error) and self._make_room(content.size_bytes)):
+                if not (is_full(error) and self._make_room(len(file.data))):
                     raise
-        files.rename(staging, staged, directory, name)
+        files.rename(staging, staged, file.directory, file.name)
 
     def _file(
         self,
