@@ -84,3 +84,10 @@ def heads(place: Path) -> list[Head]:
 
 def objects(place: Path) -> set[str]:
     return {path.name for path in (folder(place) / "objects").iterdir()}
+
+
+def flip(path: Path) -> None:
+    """Flip one bit of a stored file's last byte."""
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)

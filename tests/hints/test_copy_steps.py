@@ -18,6 +18,7 @@ from tests.faults.small_filesystem import small_filesystem
 from tests.hints.following import Step, next_of, run
 from tests.hints.test_destination_steps import check
 from tests.integration.test_cli_copies import copied, line_to
+from tests.mirrored_bot import flip
 
 Follow = Callable[[str], Step]
 
@@ -159,7 +160,7 @@ def damage(folder: Path, value: object) -> None:
         for path in folder.rglob("objects/*")
         if json.loads(unpacked(path.read_bytes(), path.name, bytes_max=1 << 20)) == value
     ]
-    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    flip(path)
 
 
 def damaged(line: Line) -> str:

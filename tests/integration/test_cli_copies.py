@@ -12,6 +12,7 @@ from click.testing import CliRunner
 
 from seline.cli.verbs import front
 from tests.command_line import Line, line_at, served
+from tests.mirrored_bot import flip
 
 NAME = "a.json"
 
@@ -111,7 +112,7 @@ def test_a_copy_of_an_instant_and_of_one_document_is_fetched(line: Line, tmp_pat
 def test_an_altered_content_leaves_no_folder(line: Line, tmp_path: Path) -> None:
     for path in (tmp_path / "bucket").rglob("*.json.zst"):
         if path.parent.name == "objects":
-            path.write_bytes(path.read_bytes()[:-1] + b"x")
+            flip(path)
     shutil.rmtree(next((tmp_path / "bucket").glob("seline-2*")))
     ran = line("exports", "fetch", "bucket", "back")
     assert ran.code == 3, ran.err
@@ -262,7 +263,7 @@ def test_a_drill_of_a_damaged_copy_leaves_no_proof(tmp_path: Path) -> None:
     line("save", NAME, stdin="[1]")
     copied(line)
     [content] = (tmp_path / "bucket").rglob("objects/*")
-    content.write_bytes(content.read_bytes()[:-1] + b"x")
+    flip(content)
     assert line("drill", "bucket").code == 3
     assert not list((tmp_path / "bucket").rglob("proofs/*"))
     assert not list((tmp_path / "scratch").iterdir())

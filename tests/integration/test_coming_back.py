@@ -20,6 +20,7 @@ from seline.ports.sealing import UNSEALED
 from seline.server.serving import Serving, serving
 from seline.settings import Settings, load_settings
 from tests.faults.forms import chosen
+from tests.mirrored_bot import flip
 
 
 def settings(tmp_path: Path, **more: Any) -> Settings:
@@ -207,7 +208,7 @@ def damage_newest(tmp_path: Path) -> Path:
     digest = hashlib.sha256(b'{"n":"newer new"}').hexdigest()
     keys = {entry["key"] for entry in head["objects"]}
     [path] = root.glob(f"*/objects/{digest if digest in keys else max(keys)}*")
-    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    flip(path)
     return path
 
 

@@ -22,7 +22,7 @@ from seline.outbound.sealing import AgeSealer, new_key
 from seline.ports.destinations import ObjectForbidden, Target
 from seline.ports.sealing import UNSEALED, Sealer
 from tests.faults.small_filesystem import small_filesystem
-from tests.mirrored_bot import HOUR_S, Bot, Counted, folder, heads, objects
+from tests.mirrored_bot import HOUR_S, Bot, Counted, flip, folder, heads, objects
 from tests.stores import scratch_volume
 
 DAY_S = 24 * HOUR_S
@@ -163,12 +163,6 @@ async def test_a_drill_that_is_cancelled_leaves_nothing(bot: Bot, scratch: Path)
     await asyncio.wait([drill])
     assert drill.cancelled()
     assert not any(scratch.iterdir())
-
-
-def flip(path: Path) -> None:
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
 
 
 def truncate(path: Path) -> None:

@@ -12,6 +12,7 @@ from seline.outbound.sealing import KeyPair, new_key
 from seline.server import serving
 from tests.http_client import Client, settings_for
 from tests.integration.test_hostile_copies import forge_copy
+from tests.mirrored_bot import flip
 
 RESTORE = "/destinations/bucket/restore"
 KEY = new_key()
@@ -61,7 +62,7 @@ async def test_a_damaged_copy_is_refused_with_the_instant_of_one_that_is_whole(
     while len(list(tmp_path.rglob("heads/*"))) < 2:
         await asyncio.sleep(0.01)
     [damaged] = [path for path in tmp_path.rglob("objects/*") if path.name not in before]
-    damaged.write_bytes(damaged.read_bytes()[:-1] + b"x")
+    flip(damaged)
     await client.call("PUT", "/documents/a.json", {"n": 3})
 
     body = {"identity": KEY.identity}

@@ -15,7 +15,7 @@ from seline.operations.mirror_store import MirrorStore
 from seline.outbound.destinations.folder import Folder
 from seline.ports.destinations import ObjectForbidden, Target
 from seline.ports.sealing import UNSEALED
-from tests.mirrored_bot import HOUR_S, Bot, Counted, folder, heads, objects
+from tests.mirrored_bot import HOUR_S, Bot, Counted, flip, folder, heads, objects
 
 
 async def test_a_run_copies_what_changed_and_nothing_else(bot: Bot, place: Path) -> None:
@@ -312,7 +312,7 @@ async def test_a_copy_that_was_altered_is_not_taken(bot: Bot, place: Path, file:
     newest = heads(place)[0]
     key = newest.objects[0].key if file == "objects" else newest.name
     [path] = (folder(place) / file).glob(f"{key}*")
-    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    flip(path)
     copy = await Copies(bot.bucket, UNSEALED).find()
     if file == "objects":
         with pytest.raises(ExportDamaged, match=r"another content|cannot be unpacked"):

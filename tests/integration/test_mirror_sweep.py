@@ -19,7 +19,7 @@ from seline.operations.mirror_sweep import kept_heads
 from seline.outbound.destinations.folder import Folder
 from seline.ports.destinations import Listed
 from seline.ports.sealing import UNSEALED
-from tests.mirrored_bot import HOUR_S, Bot, Counted, folder, heads, objects
+from tests.mirrored_bot import HOUR_S, Bot, Counted, flip, folder, heads, objects
 
 
 async def again(bot: Bot, number: int, after_s: float) -> str:
@@ -123,7 +123,7 @@ async def test_many_objects_have_a_file_beside_the_head(
     assert manifests == {head.name for head in heads(place)}
 
     for path in (folder(place) / "manifests").glob("*.objects.*"):
-        path.write_bytes(path.read_bytes()[:-1] + b"x")
+        flip(path)
     with pytest.raises(ExportDamaged, match="other bytes"):
         await copies.find()
     await second.operations.mirrors.close()
