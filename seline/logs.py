@@ -18,6 +18,7 @@ from typing import Any, Final
 _fields: ContextVar[dict[str, str]] = ContextVar("seline_log_fields", default={})  # noqa: B039
 _STANDARD: Final = {*vars(logging.makeLogRecord({})), "message", "asctime"}
 """The attributes that every record has."""
+_ENCODER: Final = json.JSONEncoder(default=repr)
 _QUIET: Final = ("aiohttp.access", "asyncio", "apscheduler")
 
 
@@ -78,7 +79,7 @@ class JsonFormatter(logging.Formatter):
             line["exception"] = self.formatException(record.exc_info)
         if record.stack_info:
             line["stack"] = self.formatStack(record.stack_info)
-        return json.dumps(line, default=repr)
+        return _ENCODER.encode(line)
 
 
 def configure(*, level: str = "info", form: str = "auto") -> None:
@@ -89,6 +90,8 @@ def configure(*, level: str = "info", form: str = "auto") -> None:
     handler.setFormatter(_console_formatter() if on_terminal else JsonFormatter())
     root = logging.getLogger()
     root.handlers[:] = [handler]
+    # no line shows these, and each record asks for them
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     root.setLevel(level.upper())
     logging.getLogger("asyncio").addFilter(OncePerMinute())  # one line for each refused accept
     for name in _QUIET:

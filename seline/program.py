@@ -28,5 +28,7 @@ def typed(text: str) -> str:
     A path is named only if it is relative, as that of `make run`: another would name a place on
     this machine.
     """
-    called = "seline" if os.path.isabs(program()) else shlex.quote(program())
+    called = program()
+    if called != "seline":
+        called = "seline" if os.path.isabs(called) else shlex.quote(called)
     return COMMAND.sub(lambda found: f"{found[1]}{called} ", text)

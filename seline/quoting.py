@@ -5,6 +5,7 @@ import re
 import shlex
 from typing import Final
 
+_WORD: Final = re.compile(r"[A-Za-z0-9_@%+=:,./-]+")
 _PLAIN: Final = {byte: chr(byte) for byte in range(32, 127) if byte not in b"'%\\`"}
 
 
@@ -21,6 +22,8 @@ def quoted(path: str) -> str:
 
     A shell removes the line breaks at the end of what `$( )` prints, so they stand outside it.
     """
+    if _WORD.fullmatch(path):
+        return path
     if shown_name(path) == path:
         return shlex.quote(path)
     name = path.rstrip("\n")

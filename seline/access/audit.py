@@ -13,7 +13,7 @@ import logging
 import os
 import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import Final, NamedTuple, TypeAlias
@@ -121,13 +121,13 @@ class AuditLog:
             "at": instant_text(Clock().now()),
             "who": _bounded(who),
             "what": _bounded(what),
-            "changes": msgspec.to_builtins(changes[:CHANGES_MAX]),
+            "changes": changes[:CHANGES_MAX],
             "changed": len(changes),
             "outcome": _bounded(outcome),
         }
-        text = json.dumps(entry, ensure_ascii=False)
+        line = _encoded(entry) + b"\n"
         with self._queue_lock:
-            self._queued.append(f"{text}\n".encode("utf-8", "replace"))
+            self._queued.append(line)
             is_first = len(self._queued) == 1
         if is_first:
             self._thread.submit(self._write_queued)
@@ -265,6 +265,15 @@ def _next(page: Sequence[AuditEntry], older: Sequence[AuditEntry]) -> str:
     same = [entry for entry in older if entry.at == oldest.at]
     left = next(number for number, entry in enumerate(same) if entry is oldest)
     return f"{instant_text(oldest.at)}~{left}"
+
+
+def _encoded(entry: Mapping[str, object]) -> bytes:
+    """Return an entry on one line; a byte of a request that is not UTF-8 is a question mark."""
+    try:
+        return msgspec.json.format(msgspec.json.encode(entry), indent=0)
+    except UnicodeEncodeError:
+        text = json.dumps(entry, ensure_ascii=False, default=msgspec.to_builtins)
+        return text.encode("utf-8", "replace")
 
 
 def _bounded(text: str) -> str:

@@ -133,6 +133,11 @@ def decode_strict(data: bytes, *, depth_max: int = DEPTH_MAX) -> Json:
     Refuses what lenient decoders accept: duplicate keys, NaN and Infinity, numbers beyond a float,
     lone surrogates, a byte order mark (`decode_given` takes one), nesting beyond `depth_max`.
     """
+    return _strict(data, depth_max)[0]
+
+
+def _strict(data: bytes, depth_max: int) -> tuple[Json, bool]:
+    """Return the value, and whether msgspec encodes it exactly."""
     text = _text(data)
     try:
         unique = partial(_unique, text)
@@ -140,7 +145,7 @@ def decode_strict(data: bytes, *, depth_max: int = DEPTH_MAX) -> Json:
             text, object_pairs_hook=unique, parse_float=parse_float, parse_constant=_no_constant
         )
         if _is_plain((value,), depth_max) and _is_unicode(text, value):
-            return cast("Json", value)
+            return cast("Json", value), True
     except json.JSONDecodeError as error:
         raise NotJson(_reason(error, text), error.lineno, error.colno) from error
     except RecursionError as error:
@@ -152,7 +157,7 @@ def decode_strict(data: bytes, *, depth_max: int = DEPTH_MAX) -> Json:
     flaw = find_flaw(value, depth_max)
     if flaw is not None:
         raise NotJson(f"{flaw.what} at {flaw.where}", is_json=True)
-    return cast("Json", value)
+    return cast("Json", value), False
 
 
 def decode_given(data: bytes, *, depth_max: int = DEPTH_MAX) -> Json:
@@ -161,6 +166,15 @@ def decode_given(data: bytes, *, depth_max: int = DEPTH_MAX) -> Json:
     It is strict, and takes a byte order mark: `normalised`.
     """
     return decode_strict(normalised(data), depth_max=depth_max)
+
+
+def encode_given(data: bytes, *, depth_max: int = DEPTH_MAX) -> bytes:
+    """Return a text that a person or a program gives as a document's bytes. Raises NotJson.
+
+    It is `encode` of what `decode_given` returns, with one check of the value instead of two.
+    """
+    value, is_plain = _strict(normalised(data), depth_max)
+    return encode_decoded(value if is_plain else _with_wide_integers(value))
 
 
 def normalised(data: bytes) -> bytes:
@@ -176,13 +190,16 @@ def normalised(data: bytes) -> bytes:
 
 def encoding_of(head: bytes) -> str:
     """Return the encoding that the byte order mark of a text names; UTF-8 without one."""
-    return next((encoding for mark, encoding in _MARKS.items() if head.startswith(mark)), "utf-8")
+    if not head.startswith(_ANY_MARK):
+        return "utf-8"
+    return next(encoding for mark, encoding in _MARKS.items() if head.startswith(mark))
 
 
 def archive_kind(head: bytes) -> str:
     """Return `gzip`, `zstd`, `zip` or `tar` for the beginning of an archive, else an empty text."""
-    kinds = (kind for start, kind in _ARCHIVES.items() if head.startswith(start))
-    return next(kinds, "tar" if head.startswith(_TAR, _TAR_AT) else "")
+    if not head.startswith(_ANY_ARCHIVE):
+        return "tar" if head.startswith(_TAR, _TAR_AT) else ""
+    return next(kind for start, kind in _ARCHIVES.items() if head.startswith(start))
 
 
 def hint_for(reason: str) -> str:
@@ -284,6 +301,7 @@ _MARKS: Final[Mapping[bytes, str]] = {
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
+_ANY_MARK: Final = tuple(_MARKS)
 MARK_BYTES_MAX: Final = 4
 _WIDE: Final[Mapping[re.Pattern[bytes], str]] = {
     re.compile(rb"[^\0]\0\0\0"): "UTF-32LE",
@@ -310,6 +328,7 @@ _REASONS: Final[Mapping[str, str]] = {
     "Extra data": "something follows after the end",
 }
 _TAR_AT, _TAR = 257, b"ustar"
+_ANY_ARCHIVE: Final = tuple(_ARCHIVES)
 _AROUND_BYTES: Final = 12
 _TOO_MANY_DIGITS: Final = "an integer with more than 4300 digits"
 _SURROGATE_ESCAPE = re.compile(r"\\u[dD][89a-fA-F]")
@@ -341,6 +360,8 @@ def _why_no_text(data: bytes) -> str:
         return "starts with a byte order mark" if is_marked else f"broken {encoding.upper()}"
     if kind := archive_kind(data):
         return f"an archive ({kind})"
+    if b"\0" not in data[:MARK_BYTES_MAX]:
+        return ""
     wide = (name for start, name in _WIDE.items() if start.match(data) and _is_in(name, data))
     return next((f"{name}, not UTF-8" for name in wide), "")
 

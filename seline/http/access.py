@@ -126,11 +126,12 @@ def _is_open(request: web.Request, route: Route | None) -> bool:
 
 async def set_headers(_request: web.Request, response: web.StreamResponse) -> None:
     """Set the headers with which browsers neither frame nor cache; of a stream, also its id."""
+    headers, request_id = response.headers, logged_fields().get("request_id")
     for name, value in HEADERS.items():
-        response.headers.setdefault(name, value)
-    if "request_id" in logged_fields():
-        response.headers["X-Request-Id"] = logged_fields()["request_id"]
-    response.headers.pop("Server", None)
+        headers.setdefault(name, value)
+    if request_id is not None:
+        headers["X-Request-Id"] = request_id
+    headers.pop("Server", None)
 
 
 def _route_of(request: web.Request) -> Route | None:

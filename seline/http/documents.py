@@ -92,12 +92,13 @@ async def put_document(request: web.Request) -> JsonAnswer[Saved]:
     name = check_document_name(request.match_info["name"])
     backup, shrink = flag(request, "backup", default=True), flag(request, "shrink", default=False)
     accepted = precondition(request)
-    storage = context(request).settings.storage
+    known = context(request)
+    storage = known.settings.storage
     bytes_max = storage.document_bytes_max + BEYOND_DOCUMENT_BYTES
     content = await read_content(request, bytes_max, storage)
     outcome = await _under(
         accepted,
-        lambda expected: data(request).store.save(
+        lambda expected: known.data.store.save(
             DocumentKey(BOT, name), content, backup=backup, if_match=expected, shrink=shrink
         ),
     )

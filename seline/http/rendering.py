@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from email.utils import formatdate
 from functools import lru_cache
-from typing import Generic, TypeVar, cast
+from typing import Final, Generic, TypeVar, cast
 
 import msgspec
 from aiohttp import web
@@ -15,6 +15,7 @@ from seline.domain.document import Json
 from seline.domain.json_codec import encode
 
 T = TypeVar("T")
+_SIMPLE: Final = frozenset({str, int, float, bool, type(None)})
 
 
 def plain(value: object) -> Json:
@@ -27,10 +28,11 @@ def _with_texts(value: object) -> Json:
     if isinstance(value, datetime):
         return instant_text(value)
     if isinstance(value, dict):
-        items = cast("dict[str, object]", value).items()
-        return {name: _with_texts(item) for name, item in items}
+        fields = cast("dict[str, Json]", value).items()
+        return {name: item if type(item) in _SIMPLE else _with_texts(item) for name, item in fields}
     if isinstance(value, (list, tuple)):
-        return [_with_texts(item) for item in cast("list[object]", value)]
+        items = cast("list[Json]", value)
+        return [item if type(item) in _SIMPLE else _with_texts(item) for item in items]
     return cast("Json", value)
 
 

@@ -22,7 +22,7 @@ from seline.errors import (
 )
 from seline.http import MERGE_PATCH
 from seline.http.context import is_control
-from seline.manager.encoding import content_of
+from seline.manager.encoding import given_content
 from seline.operations.imports import refused_body
 from seline.settings import Storage, truth
 
@@ -49,6 +49,8 @@ S = TypeVar("S", bound=msgspec.Struct)
 
 def check_query(request: web.Request, allowed: Collection[str]) -> None:
     """Refuse query parameters that the route does not know, and repeated ones."""
+    if not request.query:
+        return
     unknown = sorted(set(request.query) - set(allowed))
     if unknown:
         known = ", ".join(sorted(allowed)) or "none"
@@ -153,11 +155,16 @@ def check_json(request: web.Request) -> None:
 async def read_content(request: web.Request, bytes_max: int, limits: Storage) -> Content:
     """Return the document that the body holds, without a check of its content type.
 
-    Raises as `read_patch` does, NotSerializable and DocumentTooLarge.
+    Raises as `read_patch` does, and DocumentTooLarge.
     """
-    return await _decoded(
-        request, bytes_max, lambda body: content_of(_value(body, limits.depth_max), limits)
-    )
+
+    def decode(body: bytes) -> Content:
+        try:
+            return given_content(body, limits)
+        except NotJson as error:
+            raise refused_body(error) from error
+
+    return await _decoded(request, bytes_max, decode)
 
 
 async def read_patch(request: web.Request, bytes_max: int, limits: Storage) -> Json:

@@ -5,7 +5,7 @@ from typing import TypeVar
 import msgspec
 
 from seline.domain.document import Content, Json
-from seline.domain.json_codec import decode, encode
+from seline.domain.json_codec import decode, encode, encode_given
 from seline.domain.json_splice import Splice
 from seline.errors import DocumentTooLarge, WrongShape
 from seline.settings import Storage
@@ -16,6 +16,14 @@ T = TypeVar("T")
 def content_of(value: object, limits: Storage) -> Content:
     """Return a value's content. Raises NotSerializable, DocumentTooLarge."""
     return checked_content(encode(value, depth_max=limits.depth_max), limits)
+
+
+def given_content(text: bytes, limits: Storage) -> Content:
+    """Return the content of a text that a person or a program gives.
+
+    Raises NotJson, DocumentTooLarge.
+    """
+    return checked_content(encode_given(text, depth_max=limits.depth_max), limits)
 
 
 def json_copy(value: object, limits: Storage) -> Json:

@@ -9,12 +9,12 @@ from aiohttp import web
 from seline import collector
 from seline.domain.backup import parse_aside_name
 from seline.domain.document import BOT, Content, DocumentKey, check_document_name
-from seline.domain.json_codec import OTHER_HINT, NotJson, decode_given, normalised
+from seline.domain.json_codec import OTHER_HINT, NotJson, normalised
 from seline.errors import InvalidRequest, RevisionMismatch, SelineError
 from seline.http.problems import status_of
 from seline.http.requests import DECODING, INLINE_BYTES_MAX
 from seline.manager.changes import CREATED
-from seline.manager.encoding import content_of
+from seline.manager.encoding import given_content
 from seline.operations.difference import difference_between
 from seline.page.documents import ServedDocument, current_of, if_match
 from seline.page.json_view import DifferenceInWords, readable, shown
@@ -22,7 +22,6 @@ from seline.page.texts import Texts
 from seline.page.undo import NO_DOCUMENT, address, undo_button
 from seline.page.visit import FORM_BYTES_MAX, PageRoute, View, Visit
 from seline.ports.medium import not_in_quarantine
-from seline.settings import Storage
 
 EDIT_BYTES_MAX: Final = 256 << 10
 """How large a document may be that is edited in a browser."""
@@ -176,25 +175,21 @@ def _check_size(name: str, size_bytes: int) -> None:
 
 
 async def content_of_text(visit: Visit, text: str) -> Content:
-    """Return what is saved. Raises NotJson, NotSerializable, DocumentTooLarge.
+    """Return what is saved. Raises NotJson, DocumentTooLarge.
 
     A large text is decoded outside the event loop, one at a time.
     """
     data = text.encode()
     limits = visit.context.settings.storage
     if len(data) <= INLINE_BYTES_MAX:
-        return _decoded(data, limits)
+        return given_content(data, limits)
 
     def decode() -> Content:
         with collector.paused():
-            return _decoded(data, limits)
+            return given_content(data, limits)
 
     async with visit.request.config_dict[DECODING]:
         return await asyncio.to_thread(decode)
-
-
-def _decoded(data: bytes, limits: Storage) -> Content:
-    return content_of(decode_given(data, depth_max=limits.depth_max), limits)
 
 
 EDIT: Final = View(
