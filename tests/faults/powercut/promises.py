@@ -8,7 +8,7 @@ acknowledgement, and which bytes must still be on the volume.
 import logging
 import os
 import shutil
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -148,17 +148,19 @@ class Keeping:
 class AfterKill:
     """Judges a cut in a start after a kill.
 
-    Until the start is done `judge` decides; then the values that were `seen` must be served.
-    `acknowledged` is the number of changes before the kill.
+    Until the start is done `judge` decides; then the values that were `seen` must be served, and
+    the `backups` kept. `acknowledged` is the number of changes before the kill.
     """
 
     judge: Judge
     acknowledged: int
     seen: Values
+    backups: Collection[bytes]
 
     def __call__(self, cut: Cut, directory: Path) -> list[str]:
         if cut.acknowledged:
-            return Keeping(served=[(self.seen,)])(cut, directory)
+            kept = dict.fromkeys(self.backups, 0)
+            return Keeping(served=[(self.seen,)], kept=kept)(cut, directory)
         return self.judge(replace(cut, acknowledged=self.acknowledged), directory)
 
 

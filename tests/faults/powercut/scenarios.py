@@ -166,8 +166,9 @@ def _after_kills(
             opened(volume) as seline,
         ):
             seen = read_values(seline)
+            backups = [path.read_bytes() for path in (volume / "backups").iterdir()]
             _acknowledge()
-        whole = AfterKill(judge, killed.acknowledged, seen)
+        whole = AfterKill(judge, killed.acknowledged, seen, backups)
         for cut in cuts(starting, cutting):
             yield State(replace(cut, after=f"kill after {after}; {cut.after}"), whole)
 
@@ -1205,6 +1206,11 @@ ENDS: Final = (
             ("save", " after the exchange", "renameat2 a.json"),
             ("transaction", " before its record is durable", "(renameat|pwrite64) .seline/journal"),
         )
+    ),
+    replace(
+        _of_steps("two saves", _save(1), _save(2)),
+        name="two saves, killed after an exchange, then a start",
+        killed="renameat2 a.json",
     ),
     *(
         replace(
