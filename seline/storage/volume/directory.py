@@ -220,7 +220,8 @@ class VolumeDirectory:
         finally:
             with self._users_changed:
                 self._users -= 1
-                self._users_changed.notify_all()
+                if self._closed:
+                    self._users_changed.notify_all()
 
     def check_usable(self) -> None:
         """Raise ForkedStore or StoreClosed if this process may not use the descriptors."""

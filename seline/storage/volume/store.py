@@ -108,8 +108,8 @@ class VolumeStore:
 
     # changing
 
-    @while_open
     def submit(self, atom: Atom) -> Future[tuple[Outcome, ...]]:
+        self.volume.check_usable()  # the volume stays open until the writer has ended
         return self.writer.submit(atom)
 
     @while_open
