@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -50,11 +51,13 @@ def pytest_xdist_auto_num_workers() -> int:
     return max(2 * cores, min(3 * cores, 6))
 
 
+@pytest.hookimpl(tryfirst=True)  # before `-m` selects
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Shuffle the tests of a slice, differently each day, so that each suite gets its turn.
 
     Those marked `prove(first=True)` are short, and in every slice.
     """
+    _leave_variants_to_prove(items)
     if math.isfinite(PROVE_UNTIL):
         random.Random(f"{datetime.now(UTC):%Y-%m-%d}").shuffle(items)
         items.sort(key=lambda item: not _is_first(item))
@@ -77,6 +80,18 @@ def share_s(request: pytest.FixtureRequest) -> float:
     remaining = items[items.index(request.node) :]
     left_s = max(0.0, PROVE_UNTIL - time.monotonic())
     return left_s * _share_of(request.node) / sum(map(_share_of, remaining))
+
+
+def _leave_variants_to_prove(items: list[pytest.Item]) -> None:
+    """Mark all but one in n variants of the tests with `one_in(n)` as long tests."""
+    seen = Counter[str]()
+    for item in items:
+        mark = item.get_closest_marker("one_in")
+        if mark is not None and item.get_closest_marker("prove") is None:
+            name = item.nodeid.partition("[")[0]
+            if seen[name] % mark.args[0]:
+                item.add_marker("prove")
+            seen[name] += 1
 
 
 def _is_first(item: pytest.Item) -> bool:

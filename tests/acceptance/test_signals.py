@@ -188,6 +188,7 @@ def serving(line: Line) -> Iterator[ServerRun]:
         process.wait()
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("number", CAUGHT, ids=lambda number: number.name)
 def test_a_signal_while_the_event_loop_closes_prints_nothing(
     number: signal.Signals, tmp_path: Path
@@ -204,6 +205,7 @@ def test_a_signal_while_the_event_loop_closes_prints_nothing(
     assert (ended.returncode, ended.stderr) == (0, "")
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("phase", PHASES)
 @pytest.mark.parametrize(
     "number",
@@ -305,6 +307,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.prove
 @pytest.mark.parametrize(
     "number",
     [signal.SIGTERM, pytest.param(signal.SIGKILL, marks=pytest.mark.prove)],

@@ -198,6 +198,7 @@ QUICK: Final = {"owner": ("writable",), "root": (), "another user": ("writable",
 """The states of the quick tier for each caller; `make prove` has all of them."""
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize(
     ("state", "caller"),
     [

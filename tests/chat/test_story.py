@@ -13,6 +13,8 @@ from seline.library import Seline
 from seline.outbound.alert_sinks import ENCODERS
 from tests.chat.screen import ALERT, NAME, ShownMessage
 
+pytestmark = pytest.mark.prove(first=True)  # the libraries take seconds to import
+
 
 def audit_lines(seline: Seline) -> list[dict[str, Any]]:
     path = Path(seline.settings.data_dir) / ".seline" / "audit.jsonl"

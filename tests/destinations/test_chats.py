@@ -341,6 +341,7 @@ def destinations(at: ChatOf, **more: Any) -> dict[str, Any]:
     }
 
 
+@pytest.mark.one_in(2)
 async def test_an_export_in_a_chat_is_encrypted_read_back_and_imported(
     at: ChatOf, tmp_path: Path
 ) -> None:

@@ -36,6 +36,7 @@ def example(framework: str) -> dict[str, Any]:
     return defined
 
 
+@pytest.mark.prove
 async def test_aiogram(data_dir: Path) -> None:
     aiogram = pytest.importorskip("aiogram", reason="aiogram is not installed")
     from aiogram.client.session.base import BaseSession

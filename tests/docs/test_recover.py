@@ -65,6 +65,7 @@ def test_the_volume_is_gone(line: Line) -> None:
     assert backups <= {path.name for path in (line.data / "backups").iterdir()}
 
 
+@pytest.mark.prove
 def test_the_machine_is_gone(line: Line, tmp_path: Path) -> None:
     (tmp_path / "new").mkdir()
     shutil.rmtree(line.data)
@@ -126,6 +127,7 @@ def test_the_key_is_lost(line: Line, tmp_path: Path) -> None:
     assert len([*(tmp_path / "back" / "backups").iterdir()]) == 2
 
 
+@pytest.mark.prove
 def test_a_document_is_erased_from_the_copies(line: Line, tmp_path: Path) -> None:
     """Delete all at the destination but the marker: a new copy has what is left, and only that."""
     line = line_to(tmp_path, mode="both")

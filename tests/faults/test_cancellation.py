@@ -349,6 +349,7 @@ CASES: Final = [
 READ_ONLY: Final = {name for name, action in ACTIONS.items() if not action.changes}
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize(
     ("name", "locked"),
     [
@@ -594,6 +595,7 @@ async def cancel_lifetime(lifetime: str, directory: Path, cancellation: Cancella
     return await cancel_at_every_wait(run_once)
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("lifetime", LIFETIMES)
 async def test_a_cancelled_opening_or_close_releases_the_store(volume: Path, lifetime: str) -> None:
     for cancellation in USUAL:
@@ -768,6 +770,7 @@ async def cancel_server(lifetime: str, directory: Path, cancellation: Cancellati
     return await cancel_at_every_wait(run_once)
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("lifetime", SERVER_LIFETIMES)
 async def test_a_cancelled_server_releases_its_volume_and_port(volume: Path, lifetime: str) -> None:
     for cancellation in USUAL:

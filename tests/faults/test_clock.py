@@ -240,6 +240,7 @@ def test_random_clock_jumps_in_hundreds_of_stores_change_no_order(
 BY_AGE: Final = RetentionPolicy(keep_newest=3, keep_daily=7, keep_weekly=4, keep_monthly=3)
 
 
+@pytest.mark.one_in(3)
 def test_a_clock_jump_discards_no_backup_that_is_kept_by_age(
     workspace: Path, clock: FakeClock, jumps: Sequence[Jump]
 ) -> None:
@@ -299,6 +300,7 @@ def save_until_rotated(volume: StoreWithClock) -> None:
         volume.save({"later": number, "text": "short"})
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize(
     "restarts",
     [pytest.param(False, marks=pytest.mark.prove), True],
@@ -396,6 +398,7 @@ def measure_growth(volume: StoreWithClock, hours: int) -> list[float]:
     return forecasts
 
 
+@pytest.mark.one_in(3)
 def test_no_clock_jump_shortens_the_forecast(volume: StoreWithClock, jumps: Sequence[Jump]) -> None:
     """At this rate, 190 MB last for about 150 days."""
     before = measure_growth(volume, 30)
@@ -408,6 +411,7 @@ def test_no_clock_jump_shortens_the_forecast(volume: StoreWithClock, jumps: Sequ
     assert all(75 < days < 400 for days in later[-6:])
 
 
+@pytest.mark.one_in(3)
 async def test_exports_are_kept_in_the_order_they_were_made(
     volume: StoreWithClock, workspace: Path, jumps: Sequence[Jump]
 ) -> None:

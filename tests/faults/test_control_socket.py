@@ -83,6 +83,7 @@ def test_an_unexpected_error_after_the_opening_is_raised_and_releases_the_volume
 # answering
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("fault", [VolumeBusy(), OSError(errno.EIO, "EIO"), ZeroDivisionError()])
 def test_a_command_is_answered_after_a_fault_at_the_first_attempt(
     tmp_path: Path,

@@ -176,6 +176,7 @@ ROWS: Final = {
 }  # fmt: skip
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.usefixtures("first_form")
 @pytest.mark.usefixtures("undone")
 @pytest.mark.parametrize(
@@ -452,6 +453,7 @@ LIMITS: Final = {
 }
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize(
     "limit", [pytest.param(row, marks=mark, id=name) for name, (row, mark) in LIMITS.items()]
 )

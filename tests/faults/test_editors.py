@@ -338,6 +338,7 @@ async def test_an_upload_that_stalled_is_adopted_once_it_is_whole(
         assert await seline.data.load_json(NAME) == {"n": 3, "filler": "y" * 50}
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize(
     "saves",
     [[{"n": 3}], [{"n": 3}, {"n": 1}], [{"n": 0}]],

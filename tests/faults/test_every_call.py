@@ -47,6 +47,7 @@ AS_KERNEL: Final = {
 }  # fmt: skip
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize(("name", "form"), in_turn(OPERATIONS), indirect=["form"])
 def test_some_failing_calls_break_no_guarantee(
     name: str, form: str, tmp_path: Path, workspace: Path, worker_processes: Workers

@@ -31,6 +31,7 @@ SUITE: Final = "kill -9"
 LIMIT_S: Final = 60.0
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize(("name", "form"), in_turn(OPERATIONS), indirect=["form"])
 def test_some_kills_between_two_calls_break_no_guarantee(
     name: str, form: str, tmp_path: Path, workspace: Path, worker_processes: Workers

@@ -194,6 +194,7 @@ SOME_NOT_GROWING: Final = (
 )
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("level", FILLED)
 def test_a_volume_that_is_full_when_opened_accepts_some_changes_that_do_not_grow(
     level: str, tmp_path: Path

@@ -110,6 +110,7 @@ async def test_a_hanging_destination_takes_no_time_of_another(
     assert time.monotonic() - started < QUICK_S
 
 
+@pytest.mark.prove
 def test_a_hanging_destination_does_not_keep_a_process(tmp_path: Path, hanging: Path) -> None:
     line = line_at(
         tmp_path,

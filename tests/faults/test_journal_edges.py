@@ -124,6 +124,7 @@ FAILURES = [
 ]
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize(("owner", "call", "number", "when"), FAILURES)
 def test_what_cannot_be_replayed_together_is_replayed_one_by_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: Any, call: str, number: int, when: int

@@ -592,6 +592,7 @@ NOT_DIRECTORIES: Final[Mapping[str, Callable[[Path], None]]] = {
 }
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("kind", NOT_DIRECTORIES)
 @pytest.mark.parametrize("name", DIRECTORIES)
 def test_a_file_or_link_in_place_of_a_directory_is_refused_and_not_followed(

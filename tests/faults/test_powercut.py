@@ -40,6 +40,7 @@ IN_TURN: Final = [
 """Each scenario in one form, so that each form has its turn."""
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize(("name", "form"), IN_TURN, indirect=["form"])
 def test_some_states_after_a_power_cut_break_no_guarantee(
     name: str, form: str, workspace: Path

@@ -64,6 +64,7 @@ def test_no_case_without_a_power_cut_breaks_a_guarantee(name: str, workspace: Pa
     assert broken_by(CASES[name], workspace / "volume") == []
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("name", QUICK)
 def test_a_build_without_one_safeguard_is_flagged(
     name: str, workspace: Path, monkeypatch: pytest.MonkeyPatch

@@ -44,6 +44,7 @@ NOTICES: list[Callable[[Seline], Awaitable[object]]] = [
 ]
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize(
     "notice", NOTICES, ids=["load", "save", "delete", "list", "verify", "restore"]
 )

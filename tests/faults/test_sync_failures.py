@@ -441,6 +441,7 @@ def _cases() -> Iterator[SyncCase]:
 CASES: Final = tuple(_cases())
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize(
     "case", [case for case in CASES if case.operation in ("save", "transaction", "delete")], ids=str
 )
@@ -803,6 +804,7 @@ FEW: Final = Cutting(combinations_max=8, share=0.1)
 SAMPLE: Final = 12
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize(
     "case",
     [case for case in CUT_CASES if case.pattern == RECORD_DIRECTORY or case.operation == "delete"],

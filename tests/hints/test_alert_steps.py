@@ -214,6 +214,7 @@ def test_copies_on_the_disk_of_the_data_are_meant_or_moved(tmp_path: Path, follo
         ended(meant, "copy_at_risk", about="nas")
 
 
+@pytest.mark.prove
 @pytest.mark.follows("alert:many")
 def test_many_alerts_are_shown_as_a_whole(line: Line, follow: Follow) -> None:
     names = [f"many{number}.json" for number in range(14)]

@@ -242,6 +242,7 @@ def test_a_name_is_copied_from_the_list(line: Line, follow: Follow) -> None:
 # damage and the demonstration
 
 
+@pytest.mark.prove
 @pytest.mark.follows("cli/damage:_notify", "cli/demo:_show", "domain/incident:")
 def test_the_demonstration_ends_with_commands_that_work(line: Line, follow: Follow) -> None:
     saved(line)
@@ -451,6 +452,7 @@ def answering(answer: bytes) -> Generator[str]:
         listener.shutdown(socket.SHUT_RDWR)
 
 
+@pytest.mark.prove
 @pytest.mark.follows(
     "client/api:_connection_errors#2", "client/api:_connection_errors#3", "client/api:error_of"
 )
@@ -487,6 +489,7 @@ def test_a_token_and_a_job_are_found_in_their_lists(line: Line, follow: Follow) 
 # the server
 
 
+@pytest.mark.prove(first=True)
 @pytest.mark.follows("cli/server:_announce#2", "server/listening:_cannot_listen*")
 def test_the_first_start_is_followed_to_the_letter(
     line: Line, tmp_path: Path, follow: Follow

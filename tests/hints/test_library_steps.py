@@ -47,6 +47,7 @@ def hint_of(kind: type[errors.SelineError], act: Callable[[], object]) -> str:
 # names and values
 
 
+@pytest.mark.prove
 @pytest.mark.follows("error:invalid_document_name", "domain/document:_checked")
 def test_a_name_of_the_named_characters_is_valid(seline: Seline, follow: Follow) -> None:
     refused = (errors.InvalidDocumentName, lambda: seline.data.save_json("my profile", {}))

@@ -265,6 +265,7 @@ TEXTS: Final[dict[str, tuple[bytes, Callable[[bytes], bytes]]]] = {
 """For each reason a text, and how an editor mends it; a text with a command is mended by that."""
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.follows("json:*")
 @pytest.mark.parametrize("reason", [*HINTS, OTHER_HINT])
 def test_a_text_can_be_saved_after_its_fix(reason: str, line: Line, follow: Follow) -> None:

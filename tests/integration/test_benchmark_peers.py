@@ -23,6 +23,7 @@ def folder() -> Iterator[Path]:
     shutil.rmtree(path)
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("kind", PEERS, ids=lambda kind: kind.title)
 async def test_a_store_does_every_work_and_returns_what_was_saved(
     kind: type[Peer], folder: Path

@@ -21,6 +21,7 @@ def line(tmp_path: Path) -> Line:
     return line_at(tmp_path)
 
 
+@pytest.mark.prove
 @pytest.mark.usefixtures("files_at_once")
 def test_beside_a_running_server_it_touches_no_document_and_leaves_nothing(line: Line) -> None:
     line("save", "profile.json", stdin='{"userName": "Alex"}')
@@ -51,6 +52,7 @@ def test_without_a_data_directory_it_measures_here_and_prints_a_table(line: Line
     assert [path.name for path in line.folder.iterdir()] == ["scratch"]
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_bench_that_is_ended_removes_what_it_wrote(line: Line, number: signal.Signals) -> None:
     assert begin_and_end(line, number) == 130
@@ -58,6 +60,7 @@ def test_a_bench_that_is_ended_removes_what_it_wrote(line: Line, number: signal.
     assert not left_in(line.folder)
 
 
+@pytest.mark.prove
 def test_what_a_killed_bench_left_is_removed_by_the_next(line: Line) -> None:
     begin_and_end(line, signal.SIGKILL)
     assert left_in(line.folder)

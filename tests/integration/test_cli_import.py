@@ -348,6 +348,7 @@ ARCHIVES = {
 """An archive, and the command that makes it."""
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.follows("cli/imports:_read_legacy#4")
 @pytest.mark.parametrize("archive", ARCHIVES)
 def test_an_archive_is_refused_with_the_commands_that_import_it(

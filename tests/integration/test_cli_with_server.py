@@ -98,6 +98,7 @@ def bot(line: Line, code: str) -> Iterator[subprocess.Popen[str]]:
         process.communicate()
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("way", BOTS)
 def test_verbs_work_beside_a_bot_that_serves_no_api(tmp_path: Path, way: str) -> None:
     line = line_at(tmp_path)
@@ -116,6 +117,7 @@ def test_verbs_work_beside_a_bot_that_serves_no_api(tmp_path: Path, way: str) ->
     assert line("load", NAME).value() == {"n": 1}
 
 
+@pytest.mark.prove
 def test_where_no_jobs_run_and_no_alerts_are_sent_every_verb_says_it(tmp_path: Path) -> None:
     sinks = json.dumps([{"kind": "webhook", "url": "http://127.0.0.1:9/hook"}])
     line = line_at(tmp_path, SELINE_ALERTS__SINKS=sinks)
@@ -371,6 +373,7 @@ def test_a_server_stops_on_sigint_with_exit_code_0(tmp_path: Path) -> None:
     process.stdout.close()
 
 
+@pytest.mark.prove
 def test_an_interrupted_command_exits_130(tmp_path: Path) -> None:
     line = line_at(tmp_path)
     line.data.mkdir()
@@ -387,6 +390,7 @@ def test_an_interrupted_command_exits_130(tmp_path: Path) -> None:
     assert b"Traceback" not in printed
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("verb", [("import", "--yes"), ("save", NAME)], ids=lambda verb: verb[0])
 def test_a_file_is_sent_without_being_read_into_memory(
     line: Line, server: Served, verb: tuple[str, ...]

@@ -65,6 +65,7 @@ FOREIGN_METADATA = {
 }
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("make", FOREIGN_METADATA.values(), ids=FOREIGN_METADATA)
 def test_no_verb_replaces_the_metadata_of_another_program(
     line: Line, make: Callable[[Path], object]
@@ -538,6 +539,7 @@ def test_an_export_replaces_a_file_only_with_force(filled: Line) -> None:
     assert [path.name for path in filled.folder.iterdir() if ".part" in path.name] == []
 
 
+@pytest.mark.prove
 def test_a_terminal_without_unicode_gets_escaped_text(filled: Line) -> None:
     ascii_only = {"PYTHONIOENCODING": "ascii"}
     filled("save", NAME, stdin='{"userName": "Élodie"}')
@@ -561,6 +563,7 @@ def test_a_closed_pipe_exits_141_without_output(line: Line) -> None:
     running.stderr.close()
 
 
+@pytest.mark.prove
 def test_the_answer_no_on_a_terminal_changes_nothing(filled: Line) -> None:
     """The command runs on a pseudo-terminal and reads `n`, then `y`."""
     codes = []
@@ -578,6 +581,7 @@ def test_the_answer_no_on_a_terminal_changes_nothing(filled: Line) -> None:
     assert codes == [1, 0, 0, 4]
 
 
+@pytest.mark.prove
 def test_ctrl_c_at_the_question_exits_130_at_once(filled: Line) -> None:
     ours, theirs = pty.openpty()
     running = filled.start("delete", NAME, stdin=theirs, stdout=theirs, stderr=theirs)
@@ -785,6 +789,7 @@ def test_every_command_that_is_printed_names_the_store(filled: Line) -> None:
     assert {word for found in commands for word in found} == {"--data-dir"}
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("damage", [flip_first_letter, truncate])
 @pytest.mark.parametrize("form", ["json", "folder"])
 def test_an_export_recovers_a_broken_document_that_it_meets(

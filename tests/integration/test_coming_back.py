@@ -262,6 +262,7 @@ async def test_a_start_does_not_begin_empty_if_the_only_head_cannot_be_read(
         await open_seline(settings=settings(tmp_path))
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("damaged", ["objects", "heads"])
 async def test_a_purged_document_does_not_come_back_unsaid_with_an_older_copy(
     tmp_path: Path, damaged: str
@@ -326,6 +327,7 @@ async def test_an_older_copy_is_taken_when_the_newest_has_what_is_no_document(
         assert "of the copy is no JSON: " in passed_over
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("limit", ["documents_max", "document_bytes_max", "depth_max"])
 async def test_a_start_waits_for_a_limit_that_the_copy_needs(
     tmp_path: Path, two_copies: tuple[object, ...], limit: str

@@ -77,6 +77,7 @@ def tree(path: Path) -> list[str]:
     return sorted(str(found) for found in [path, *path.rglob("*")] if found.exists())
 
 
+@pytest.mark.prove
 @pytest.mark.parametrize(
     "gone",
     [

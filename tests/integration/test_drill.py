@@ -169,6 +169,7 @@ def truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-9])
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("is_encrypted", [pytest.param(False, marks=pytest.mark.prove), True])
 @pytest.mark.parametrize(
     ("kind", "damage"),
@@ -256,6 +257,7 @@ async def test_the_proof_of_a_person_is_learned_and_stays(bot: Bot, place: Path)
     assert "by person at box" in (await check(bot))["detail"]
 
 
+@pytest.mark.prove
 async def test_a_sweep_keeps_the_copy_that_was_proven_with_the_key(bot: Bot, place: Path) -> None:
     """The service without the key goes on to prove that newer ones are as they were stored."""
     sealed(bot, AgeSealer([new_key().recipient]))

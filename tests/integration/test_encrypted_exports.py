@@ -195,6 +195,7 @@ async def test_encryption_that_is_set_later_applies_to_the_next_export(
     assert names == [[MANIFEST_NAME, "pack-0001.tar.zst"], sealed, names[0]]
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize(("sealer", "kept"), [("recipient", 4), ("passphrase", 2)])
 async def test_an_export_with_a_document_that_the_store_has_lost_is_kept(
     tmp_path: Path, nas: Path, sealer: str, kept: int

@@ -87,6 +87,7 @@ async def come_back_to(place: Path, nas: Path, sealer: Sealer = UNSEALED) -> Ret
         await empty.close()
 
 
+@pytest.mark.prove
 async def test_each_export_after_a_loss_is_made_in_doubt_and_displaces_nothing(bot: Bot) -> None:
     await emptied(bot, nights=4)
 
@@ -308,6 +309,7 @@ async def test_an_older_seline_reads_an_export_in_doubt(bot: Bot, nas: Path) -> 
     assert json.loads((nas / entries(nas)[-1] / SUMMARY_NAME).read_text())["doubt"]
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("damage", [b"", b"{", b'{"format": 2}', b'{"doubt": 1}', b" " * (1 << 17)])
 async def test_an_export_whose_summary_cannot_be_read_is_in_doubt(
     bot: Bot, nas: Path, damage: bytes

@@ -269,6 +269,7 @@ def test_an_export_names_what_it_took_from_a_backup_and_from_when(line: Line) ->
     assert line("import", "-", "--yes", stdin=ran.out).code == 0
 
 
+@pytest.mark.prove
 async def test_large_documents_fill_several_packs_of_bounded_size(
     seline: Seline, tmp_path: Path
 ) -> None:
@@ -289,6 +290,7 @@ def line(tmp_path: Path) -> Line:
     return line
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("with_server", [False, True])
 def test_an_export_folder_is_written_and_imported_again(line: Line, with_server: bool) -> None:
     if with_server:
@@ -331,6 +333,7 @@ def test_an_export_folder_names_the_deleted_documents_whose_backups_it_lacks(lin
     assert "deleted documents" not in line("export", "again").err
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("exported", [False, True], ids=["new", "exported"])
 def test_the_export_of_another_volume_is_imported_only_on_request(
     line: Line, tmp_path: Path, exported: bool

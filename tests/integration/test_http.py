@@ -173,6 +173,7 @@ async def test_a_malformed_if_match_is_refused_and_named(client: Client, tag: st
     assert "If-Match" in body["detail"]
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize(
     ("method", "path", "condition"),
     [

@@ -244,6 +244,7 @@ async def test_a_connection_beyond_those_in_progress_is_503(
     assert len((await client.call("GET", "/documents"))[1]["documents"]) == 3
 
 
+@pytest.mark.prove
 async def test_a_thousand_slow_connections_stop_neither_the_service_nor_the_store(
     tmp_path: Path,
 ) -> None:
@@ -302,6 +303,7 @@ LARGE_BODIES = {
 }
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("body", LARGE_BODIES.values(), ids=list(LARGE_BODIES))
 @pytest.mark.parametrize(
     "path", [f"/documents/{NAME}", pytest.param("/import?dry_run=true", marks=pytest.mark.prove)]
@@ -378,6 +380,7 @@ async def test_a_client_that_does_not_read_delays_a_stop_for_a_bounded_time(
     unread.close()
 
 
+@pytest.mark.prove
 async def test_unread_documents_occupy_no_memory(tmp_path: Path) -> None:
     server, log = start_server(tmp_path)
     unread: list[socket.socket] = []

@@ -83,6 +83,7 @@ async def test_an_import_with_a_wrong_last_document_changes_nothing(
     assert (await client.call("GET", "/documents"))[1]["documents"] == []
 
 
+@pytest.mark.prove
 @pytest.mark.usefixtures("small_spools")
 async def test_no_file_stays_open_after_imports(client: Client) -> None:
     await client.call("POST", "/import", an_export())
@@ -93,6 +94,7 @@ async def test_no_file_stays_open_after_imports(client: Client) -> None:
     await no_more_open_files_than(before)
 
 
+@pytest.mark.prove
 @pytest.mark.usefixtures("small_spools")
 async def test_an_upload_that_is_broken_off_leaves_no_file_open(server: Serving) -> None:
     host, _, port = server.address.removeprefix("http://").partition(":")

@@ -87,6 +87,7 @@ def left_out_check(line: Line) -> dict[str, Any] | None:
     return next((check for check in checks if check["name"] == "left_out"), None)
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.follows("domain/left_out:_file*")
 @pytest.mark.follows("domain/left_out:_file*")
 @pytest.mark.parametrize("name", RENAMED)
@@ -171,6 +172,7 @@ def test_what_is_not_json_is_named_without_a_warning(line: Line) -> None:
     assert "3 names are not kept by Seline" in line("status").out
 
 
+@pytest.mark.prove
 @pytest.mark.follows("operations/checks:_left_out")
 @pytest.mark.follows("operations/checks:_left_out")
 def test_the_sums_count_what_is_left_out(line: Line) -> None:
@@ -429,6 +431,7 @@ def test_an_import_says_whether_it_replaced_something(line: Line) -> None:
 # the listing
 
 
+@pytest.mark.prove
 def test_a_listing_is_bounded_and_linear(tmp_path: Path) -> None:
     """Twice the files take about twice the time; sub-folders are counted up to a limit."""
     for name in ("one", "two"):

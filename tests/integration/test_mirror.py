@@ -197,6 +197,7 @@ async def test_a_volume_that_was_moved_to_another_place_is_no_rival(
     await moved.store.close()
 
 
+@pytest.mark.prove
 async def test_a_sweep_keeps_what_the_policy_names_and_removes_unnamed_contents(
     bot: Bot, place: Path
 ) -> None:
@@ -358,6 +359,7 @@ async def test_a_loss_that_is_spread_over_several_copies_is_in_doubt(bot: Bot, p
     assert [bool(head.doubt) for head in heads(place)][:2] == [False, False]
 
 
+@pytest.mark.prove
 async def test_a_loss_over_many_days_is_a_change(bot: Bot, place: Path) -> None:
     for number in range(20):
         await bot.data.save_json(f"{number}.json", {"n": number})

@@ -214,6 +214,7 @@ async def test_backups_that_a_restore_adds_are_copied(
 # losses at the destination
 
 
+@pytest.mark.prove
 async def test_a_content_that_a_failed_sweep_removed_is_stored_again(bot: Bot, place: Path) -> None:
     for number in range(6):
         await bot.data.save_json(f"{number}.json", {"n": number})
@@ -326,6 +327,7 @@ async def test_a_lost_record_does_not_begin_the_sequence_again(tmp_path: Path, p
 # keys
 
 
+@pytest.mark.prove
 async def test_each_passphrase_has_a_key_file(tmp_path: Path, place: Path) -> None:
     """Copies from before and after a change can be read with the program age alone."""
     for passphrase in ("correct horse", "battery staple", "battery staple"):

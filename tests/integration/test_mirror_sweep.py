@@ -92,6 +92,7 @@ async def test_a_sweep_that_ends_early_leaves_no_head_without_those_it_changes(
     assert len(heads(place)) < 16
 
 
+@pytest.mark.prove
 async def test_many_objects_have_a_file_beside_the_head(
     tmp_path: Path, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

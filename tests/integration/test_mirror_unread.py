@@ -55,6 +55,7 @@ async def content(copy: Copy, name: str) -> bytes:
     return await copy.fetch(document.sha256)
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("is_restarted", [False, True])
 @pytest.mark.parametrize("is_encrypted", [False, True])
 async def test_the_content_of_an_older_head_is_carried_forward(
@@ -108,6 +109,7 @@ async def test_a_purged_content_is_not_carried_forward(
     assert (copy.lacking, copy.older, len(copy.documents)) == (("2.json",), (), 3)
 
 
+@pytest.mark.prove
 async def test_a_head_names_what_it_lacks_until_it_is_accepted_or_there_again(
     begin: Callable[..., Bot], tmp_path: Path, place: Path
 ) -> None:

@@ -35,6 +35,7 @@ async def said(bot: Bot) -> str:
     return str(found["detail"])
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("ahead_s", [0.0, YEAR_S])
 async def test_health_names_a_purged_document_until_no_copy_of_the_mirror_has_it(
     bot: Bot, place: Path, ahead_s: float

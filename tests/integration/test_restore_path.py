@@ -124,6 +124,7 @@ def test_the_error_of_a_path_has_no_value_of_the_document() -> None:
     assert "s3cret" not in str(unplaced.value)
 
 
+@pytest.mark.prove
 def test_the_command_shows_the_changes_and_restores_one_value(tmp_path: Path) -> None:
     line: Line = line_at(tmp_path)
     line("save", NAME, stdin='{"name": "Alex", "n": 1}')

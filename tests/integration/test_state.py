@@ -138,6 +138,7 @@ async def directory(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize(("name", "damage"), each_in_some_way())
 def test_no_damage_of_a_state_document_ends_a_command(
     tmp_path: Path, name: str, damage: str

@@ -107,6 +107,7 @@ ACTS: dict[str, tuple[str, str, object]] = {
 PREPARED: dict[str, Callable[[Store], Any]] = {"pin for another reason": pinned, "unpin": pinned}
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("act", ACTS)
 async def test_the_undo_of_an_answer_leads_back_to_the_state_before(store: Store, act: str) -> None:
     if act in PREPARED:

@@ -63,6 +63,7 @@ async def test_an_item_that_is_json_shows_what_differs(
     assert "another program wrote it" in page.text
 
 
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize(
     ("data", "text"),
     [

@@ -11,6 +11,7 @@ ROOT = Path(__file__).parents[2]
 BOT = Path(__file__).with_name("typed_bot.py")
 
 
+@pytest.mark.prove
 @pytest.mark.parametrize(
     "checker", [("mypy", "--strict"), ("pyright",)], ids=lambda words: words[0]
 )

@@ -5,7 +5,7 @@ import itertools
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seline.domain import blank_save as module
@@ -137,6 +137,7 @@ def test_bytes_that_do_not_parse_are_compared_by_size_only() -> None:
     assert blank_save(b"x" * 1000, b"y" * 10) is not None
 
 
+@settings(max_examples=50)
 @given(json_values, json_values)
 def test_adding_to_a_document_is_never_a_blank_save(first: Json, second: Json) -> None:
     before: dict[str, Json] = {"filler": "x" * GUARDED_BYTES_MIN, "first": first}

@@ -1,6 +1,6 @@
 """A value that is changed in the text gives what the encoder would make of the whole."""
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seline.domain.document import Content, Json
@@ -22,6 +22,7 @@ def encoded(value: Json) -> Content:
     return Content.of(encode(value), is_encoded=True)
 
 
+@settings(max_examples=50)
 @given(st.dictionaries(keys, json_values, max_size=5), st.lists(st.tuples(keys, json_values)))
 def test_members_that_are_set_are_as_if_everything_were_encoded(
     value: dict[str, Json], changes: list[tuple[str, Json]]
