@@ -258,7 +258,7 @@ def start(
     begin = partial(_begin, run)
     opening = Future[DocumentStore]()
     opened = _registered(Seline(ManagedStore(opening, settings), settings))
-    begin(opening)
+    _begin_or_close(opened, begin, opening)
     opened.store.reopen = begin if reopens else None
     return opened
 
@@ -410,6 +410,17 @@ def _log_notes(settings: Settings) -> None:
 
 def _begin(run: Callable[..., None], opening: Future[DocumentStore]) -> None:
     threading.Thread(target=run, args=(opening,), name="seline-opening", daemon=True).start()
+
+
+def _begin_or_close(
+    opened: Seline, begin: Callable[[Future[DocumentStore]], None], opening: Future[DocumentStore]
+) -> None:
+    """Begin an opening; if that is interrupted, close what the thread may have begun to open."""
+    try:
+        begin(opening)
+    except (KeyboardInterrupt, SystemExit):
+        opened.begin_to_close()
+        raise
 
 
 def _close_unopened(store: VolumeStore | None) -> None:

@@ -942,6 +942,22 @@ def test_an_interrupted_blocking_opening_does_not_take_the_lock_later(volume: Pa
     blocking.open_seline(volume, lock_wait_s=0).close()
 
 
+def test_an_interrupt_while_the_opening_begins_does_not_take_the_lock_later(
+    volume: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin = library._begin
+
+    def interrupted(*args: Any) -> None:
+        begin(*args)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(library, "_begin", interrupted)
+    before = Resources.now()
+    with locked_by_another_process(volume), pytest.raises(KeyboardInterrupt):
+        blocking.open_seline(volume, lock_wait_s=60)
+    before.wait_until_released_blocking()
+
+
 def test_a_save_completes_after_its_loop_is_closed_and_the_loop_is_collected(volume: Path) -> None:
     async def start_saves(seline: Seline, count: int) -> list[asyncio.Task[Any]]:
         saves = [asyncio.create_task(seline.data.save_json(f"d{n}.json", n)) for n in range(count)]
