@@ -36,7 +36,7 @@ prove: $(VENV)/.installed-dev ## the long tests and the benchmarks; SELINE_PROVE
 	@$(BIN)/python -m pytest -m prove -rfEs --timeout=1800 $(ARGS) || \
 	    { code=$$?; [ $$code -eq 5 ] && echo "No long tests were selected." || exit $$code; }
 	@$(BIN)/python -m tests.proof.report
-	@env -u SELINE_PROVE_MINUTES $(BIN)/python -m tests.benchmarks
+	@env -u SELINE_PROVE_MINUTES $(BIN)/python -m tests.benchmarks $(if $(SELINE_PROVE_MINUTES),saves journal reads start puts)
 
 peers: $(VENV)/.installed-bench ## Seline beside other stores on this machine; writes docs/benchmarks.md
 	@$(BIN)/python -m tests.benchmarks peers

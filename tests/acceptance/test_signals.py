@@ -272,6 +272,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.prove
 def test_the_documented_bot_stops_in_order_on_sigterm(tmp_path: Path) -> None:
     [lines] = blocks("docs/deploy.md", "python")
     code = STOPPED.format(lines=indent(lines, "    "))

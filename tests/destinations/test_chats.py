@@ -371,6 +371,7 @@ async def test_an_export_in_a_chat_is_encrypted_read_back_and_imported(
     assert json.loads(documents["user_profile.json"]) == {"userName": "Zoé"}
 
 
+@pytest.mark.prove
 async def test_an_export_in_doubt_in_a_chat_is_not_taken_by_a_restore(
     telegram: ChatOf, tmp_path: Path
 ) -> None:

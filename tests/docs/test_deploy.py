@@ -52,6 +52,7 @@ def environ() -> dict[str, str]:
     return dict(line.split("=", 1) for line in lines.split())
 
 
+@pytest.mark.prove
 async def test_the_proxy_advice_lets_a_client_in_and_tells_clients_apart(
     tmp_path: Path, environ: dict[str, str]
 ) -> None:

@@ -88,6 +88,7 @@ def test_the_machine_is_gone(line: Line, tmp_path: Path) -> None:
         assert new("load", PROFILE, "--data-dir", directory).value() == {"location": "Paris"}
 
 
+@pytest.mark.prove
 def test_an_earlier_seline_must_open_the_volume(line: Line) -> None:
     journal = {"SELINE_STORAGE__JOURNAL_BYTES": "262144"}
     assert line("save", PROFILE, stdin='{"location": "Nice"}', **journal).code == 0
@@ -99,6 +100,7 @@ def test_an_earlier_seline_must_open_the_volume(line: Line) -> None:
     assert json.loads((line.data / PROFILE).read_bytes()) == {"location": "Nice"}
 
 
+@pytest.mark.prove
 def test_one_document_is_wrong(line: Line) -> None:
     backups, restore, from_a_copy = commands("One document is wrong")
     line("save", PROFILE, stdin='{"location": "wrong"}')
@@ -110,6 +112,7 @@ def test_one_document_is_wrong(line: Line) -> None:
     assert line("load", PROFILE).value() == {"location": "Lyon"}
 
 
+@pytest.mark.prove
 def test_the_key_is_lost(line: Line, tmp_path: Path) -> None:
     old = line("key", "new", "--output", "old-key.txt").out.strip()
     copied(line_at(tmp_path, **line.environ, SELINE_EXPORTS__ENCRYPT_TO=old))

@@ -788,6 +788,7 @@ async def test_a_server_can_be_closed_during_its_start(volume: Path) -> None:
     await assert_store_opens(volume, lock_wait_s=0)
 
 
+@pytest.mark.prove
 async def test_a_server_closed_while_its_volume_opens_starts_nothing_more(
     volume: Path, gate: SyncGate, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -96,6 +96,7 @@ def test_verify_finds_and_recovers_a_flipped_bit(directory: Path) -> None:
         assert seline.verify().findings == ()
 
 
+@pytest.mark.prove
 def test_verify_marks_a_backup_with_any_flipped_bit(directory: Path) -> None:
     fill(directory)
     backup = newest_backup(directory)

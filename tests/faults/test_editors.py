@@ -238,6 +238,7 @@ async def test_an_edit_that_replaces_the_file_is_adopted(tmp_path: Path) -> None
         assert (await seline.data.documents())[0].verdict == "sound"
 
 
+@pytest.mark.prove
 async def test_slow_uploads_that_truncate_first_are_not_undone(tmp_path: Path) -> None:
     """Thirty slow uploads: reads return the previous or the new content, nothing is quarantined."""
     async with open_seline(tmp_path, storage__settle_s=SETTLE_S) as seline:

@@ -337,6 +337,7 @@ async def put(client: Client, name: str, body: Json) -> tuple[int, str | None]:
 # levels: 90 % and 95 %
 
 
+@pytest.mark.prove
 def test_from_ninety_percent_the_oldest_backups_are_discarded_and_reported(
     volume: SmallFilesystem, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -66,6 +66,7 @@ def in_time(work: Callable[[], None]) -> None:
     assert time.monotonic() - started < QUICK_S
 
 
+@pytest.mark.prove
 def test_no_command_and_no_start_waits_for_a_destination(tmp_path: Path, hanging: Path) -> None:
     line = line_at(
         tmp_path,
@@ -84,6 +85,7 @@ def test_no_command_and_no_start_waits_for_a_destination(tmp_path: Path, hanging
     in_time(use)
 
 
+@pytest.mark.prove
 async def test_a_hanging_destination_takes_no_time_of_another(
     tmp_path: Path, hanging: Path
 ) -> None:

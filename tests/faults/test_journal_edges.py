@@ -331,6 +331,7 @@ def test_a_file_whose_backup_failed_once_is_written_the_next_time(
     assert len(list((tmp_path / "data" / "backups").iterdir())) == 3
 
 
+@pytest.mark.prove
 def test_the_journal_does_not_grow_while_files_cannot_be_written(
     seline: Seline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

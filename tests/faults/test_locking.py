@@ -74,6 +74,7 @@ def stop_holder(holder: subprocess.Popen[str]) -> None:
     holder.stdin.close()
 
 
+@pytest.mark.prove
 def test_a_second_process_is_refused_naming_the_holder(tmp_path: Path) -> None:
     holder = start_holder(tmp_path)
     try:

@@ -214,6 +214,7 @@ def test_a_replay_that_has_no_room_waits_for_it(killed: SmallFilesystem) -> None
         assert {check["status"] for check in checks_of(seline).values()} <= {"ok", "info"}
 
 
+@pytest.mark.prove
 def test_old_backups_make_room_for_a_replay_once_their_pins_are_known(
     killed: SmallFilesystem,
 ) -> None:

@@ -302,6 +302,7 @@ async def wait_for_state(server: Serving, state: str = "open") -> str:
             await asyncio.sleep(0.05)
 
 
+@pytest.mark.prove
 def test_a_server_stops_in_bounded_time_while_the_disk_hangs(tmp_path: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, "-c", HANGING, str(tmp_path), ADMIN],

@@ -83,6 +83,7 @@ def serving_in_thread(line: Line) -> Generator[None]:
             loop.close()
 
 
+@pytest.mark.prove
 @pytest.mark.follows("alert:recovery")
 def test_what_a_recovery_set_aside_is_listed(line: Line, follow: Follow) -> None:
     saved(line, "torn.json")
@@ -108,6 +109,7 @@ def test_a_hand_edit_with_an_error_is_corrected_and_saved(line: Line, follow: Fo
     assert line("load", "edited.json").value() == {"n": 3}
 
 
+@pytest.mark.prove
 @pytest.mark.follows("alert:unrecoverable_document")
 def test_a_document_beyond_recovery_is_imported_or_given_up(line: Line, follow: Follow) -> None:
     values = {"EXPORT": "export.json"}
@@ -139,6 +141,7 @@ def test_a_document_that_was_emptied_is_restored(line: Line, follow: Follow) -> 
     assert line("load", "long.json").value() == LONG
 
 
+@pytest.mark.prove
 @pytest.mark.follows("alert:backup_damaged")
 def test_damaged_backups_are_replaced_by_the_next_changes(line: Line, follow: Follow) -> None:
     saved(line, "kept.json")
@@ -155,6 +158,7 @@ def test_damaged_backups_are_replaced_by_the_next_changes(line: Line, follow: Fo
     ended(line, "backup_damaged", about="kept.json")
 
 
+@pytest.mark.prove
 @pytest.mark.follows("alert:another_writer")
 def test_what_another_program_replaced_is_listed(line: Line, follow: Follow) -> None:
     saved(line, "shared.json")
@@ -169,6 +173,7 @@ def test_what_another_program_replaced_is_listed(line: Line, follow: Follow) -> 
     assert len(run(line, f"{listing} --json").value()["backups"]) > 2
 
 
+@pytest.mark.prove
 @pytest.mark.usefixtures("files_at_once")
 @pytest.mark.follows("alert:document_removed", "alert:document_removed:backup")
 def test_a_document_that_was_removed_is_brought_back(tmp_path: Path, follow: Follow) -> None:
@@ -260,6 +265,7 @@ def test_what_the_system_refuses_is_mended_as_the_detail_names(line: Line, follo
     assert line("load", "linked.json").value() == {"n": 2}
 
 
+@pytest.mark.prove
 @pytest.mark.follows("alert:wrong_mount")
 def test_a_volume_is_attached_again_or_not_required(tmp_path: Path, follow: Follow) -> None:
     line = line_at(tmp_path)
@@ -317,6 +323,7 @@ def test_space_is_freed_on_a_full_volume(tmp_path: Path, follow: Follow) -> None
         assert line("save", "new.json", stdin=text).code == 0
 
 
+@pytest.mark.prove
 @pytest.mark.follows("alert:document_limit")
 def test_a_document_too_many_is_deleted(tmp_path: Path, follow: Follow) -> None:
     line = line_at(tmp_path, SELINE_STORAGE__DOCUMENTS_MAX="2")

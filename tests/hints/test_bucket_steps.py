@@ -195,6 +195,7 @@ def test_a_missing_library_is_installed(follow: Follow, monkeypatch: pytest.Monk
     assert follow(raised.value.hint).quoted == ["pip install 'seline[s3]'"]
 
 
+@pytest.mark.prove
 @pytest.mark.follows("operations/destinations:_another#2")
 async def test_a_bucket_that_was_emptied_is_used_again(
     server: S3Server, tmp_path: Path, follow: Follow
@@ -225,6 +226,7 @@ async def test_a_bucket_that_was_emptied_is_used_again(
     await asyncio.to_thread(steps)
 
 
+@pytest.mark.prove
 @pytest.mark.follows("alert:copy_unreadable", "domain/incident:#2")
 async def test_a_copy_that_a_key_could_not_read_is_restored_with_another_one(
     server: S3Server, tmp_path: Path, follow: Follow

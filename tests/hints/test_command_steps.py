@@ -96,6 +96,7 @@ def test_a_restore_of_an_unknown_name_leads_to_the_names(line: Line, follow: Fol
         assert NAME in run(line, listing).out
 
 
+@pytest.mark.prove
 @pytest.mark.follows("error:backup_not_found", "ports/medium:not_in_quarantine")
 def test_a_backup_and_a_quarantined_item_are_found_in_their_lists(
     line: Line, follow: Follow
@@ -114,6 +115,7 @@ def test_a_backup_and_a_quarantined_item_are_found_in_their_lists(
     assert line("quarantine", item).code == 0
 
 
+@pytest.mark.prove
 @pytest.mark.follows("error:document_unrecoverable", "cli/documents:delete", "cli/damage:reset")
 def test_a_document_that_is_beyond_recovery_is_given_up_or_imported(
     line: Line, follow: Follow
@@ -218,6 +220,7 @@ def test_an_empty_list_names_the_command_that_fills_it(line: Line, follow: Follo
         assert line(*verb).out
 
 
+@pytest.mark.prove
 @pytest.mark.follows("cli/verbs:_confirm")
 def test_a_question_without_a_terminal_is_answered_by_an_option(line: Line, follow: Follow) -> None:
     saved(line)
@@ -278,6 +281,7 @@ def test_a_flip_of_a_file_that_changed_is_tried_again(tmp_path: Path, follow: Fo
 # exports and imports
 
 
+@pytest.mark.prove
 @pytest.mark.follows("os:EEXIST", "os:other")
 def test_a_file_that_exists_or_is_not_there_is_named_otherwise(line: Line, follow: Follow) -> None:
     saved(line)
@@ -293,6 +297,7 @@ def test_a_file_that_exists_or_is_not_there_is_named_otherwise(line: Line, follo
     assert line("save", NAME, "new.json").code == 0
 
 
+@pytest.mark.prove
 @pytest.mark.follows("error:export_failed", "error:export_damaged", "cli/imports:_read_legacy#2")
 def test_an_export_that_failed_or_is_damaged_is_made_again(line: Line, follow: Follow) -> None:
     saved(line)
@@ -327,6 +332,7 @@ def test_why_an_export_lacks_a_document_is_found(line: Line, follow: Follow) -> 
     assert line("export").code == 0
 
 
+@pytest.mark.prove
 @pytest.mark.follows("cli/imports:_read_manifest")
 def test_what_an_export_lacks_is_found(line: Line, follow: Follow) -> None:
     saved(line, "other.json")
@@ -342,6 +348,7 @@ def test_what_an_export_lacks_is_found(line: Line, follow: Follow) -> None:
     assert line("load", NAME).value() == {"n": 1}
 
 
+@pytest.mark.prove
 @pytest.mark.follows("operations/restore:_check_room_for")
 def test_backups_without_room_are_left_out(line: Line, follow: Follow) -> None:
     for number in range(4):
@@ -386,6 +393,7 @@ def test_a_folder_of_an_older_bot_is_corrected(line: Line, follow: Follow) -> No
 # where the store is
 
 
+@pytest.mark.prove
 @pytest.mark.follows("client/find_store:check_data_dir", "storage/volume/lock:_open_top")
 def test_a_data_directory_is_named_or_made(line: Line, follow: Follow) -> None:
     step = follow(next_of(line("documents")))
@@ -417,6 +425,7 @@ def test_what_lies_in_the_place_of_a_directory_is_moved_away(line: Line, follow:
     assert line("load", NAME).value() == {"n": 1}
 
 
+@pytest.mark.prove
 @pytest.mark.follows("client/find_store:_server_at", "client/api:_connection_errors")
 def test_an_address_is_corrected(line: Line, follow: Follow) -> None:
     step = follow(next_of(line("documents", "--url", "localhost")))
@@ -474,6 +483,7 @@ def test_a_connection_that_breaks_is_looked_after(line: Line, follow: Follow) ->
         assert line("load", NAME, *at, SELINE_TOKEN=line("token", "create").out.strip()).code == 0
 
 
+@pytest.mark.prove
 @pytest.mark.follows("error:token_not_found", "error:job_not_found")
 def test_a_token_and_a_job_are_found_in_their_lists(line: Line, follow: Follow) -> None:
     line("token", "create")
@@ -524,6 +534,7 @@ def test_the_first_start_is_followed_to_the_letter(
             pass
 
 
+@pytest.mark.prove
 @pytest.mark.follows("cli/server:_announce")
 def test_the_first_start_without_the_page_names_the_line_alone(line: Line, follow: Follow) -> None:
     with served(line_at(line.folder, SELINE_SERVER__PAGE="false")) as server:
@@ -691,6 +702,7 @@ async def test_a_file_that_became_shorter_is_sent_again(tmp_path: Path, follow: 
 # another process holds the store
 
 
+@pytest.mark.prove
 @pytest.mark.follows("client/find_store:_holder_address", "client/find_store:_holder_address#2")
 def test_a_holder_that_cannot_be_reached_by_socket_is_reached_with_a_token(
     line: Line, follow: Follow
@@ -739,6 +751,7 @@ async def test_a_holder_without_a_socket_is_waited_for_stopped_or_replaced(
 # several exports in one folder
 
 
+@pytest.mark.prove
 @pytest.mark.follows("folders/export:find_export", "folders/export:_manifest")
 def test_the_folder_of_one_export_is_named(line: Line, follow: Follow) -> None:
     other = line_at(line.folder, SELINE_DATA_DIR="other")

@@ -23,6 +23,7 @@ from tests.mirrored_bot import flip
 Follow = Callable[[str], Step]
 
 
+@pytest.mark.prove
 @pytest.mark.follows("error:copy_not_found", "operations/copies:_undecided")
 def test_a_destination_shows_the_copies_that_it_has(tmp_path: Path, follow: Follow) -> None:
     copies = Copies(Folder("bucket", str(tmp_path / "bucket")), UNSEALED)
@@ -77,6 +78,7 @@ def test_a_copy_is_fetched_once_folder_and_names_are_right(tmp_path: Path, follo
     assert line("exports", "fetch", "bucket", "back", "--only", "a.json").code == 0
 
 
+@pytest.mark.prove
 @pytest.mark.follows("library:try_restore")
 def test_a_drill_without_room_is_made_in_another_directory(tmp_path: Path, follow: Follow) -> None:
     line = line_to(tmp_path)
@@ -91,6 +93,7 @@ def test_a_drill_without_room_is_made_in_another_directory(tmp_path: Path, follo
     assert not any((tmp_path / "large").iterdir())
 
 
+@pytest.mark.prove
 @pytest.mark.follows("cli/terminal:notice_undo")
 def test_a_restored_copy_is_taken_back_as_it_is_printed(tmp_path: Path, follow: Follow) -> None:
     line = line_to(tmp_path)
@@ -107,6 +110,7 @@ def test_a_restored_copy_is_taken_back_as_it_is_printed(tmp_path: Path, follow: 
     assert line("load", "b.json").code == 4
 
 
+@pytest.mark.prove
 @pytest.mark.follows(
     "operations/destination_checks:_unproven", "operations/destination_checks:_unproven#2"
 )
@@ -185,6 +189,7 @@ def test_an_older_copy_is_restored_when_the_newest_is_damaged(
     assert line("load", "a.json").value() == [1]
 
 
+@pytest.mark.prove
 @pytest.mark.follows("operations/by_hand:_next_step#2")
 def test_another_destination_is_used_when_no_older_copy_is_whole(
     tmp_path: Path, follow: Follow
@@ -196,6 +201,7 @@ def test_another_destination_is_used_when_no_older_copy_is_whole(
     assert line("load", "a.json").value() == [2]
 
 
+@pytest.mark.prove
 @pytest.mark.follows("operations/by_hand:_next_step#3")
 def test_what_is_whole_is_restored_one_by_one(tmp_path: Path, follow: Follow) -> None:
     line = two_copies(tmp_path, "bucket")

@@ -39,6 +39,7 @@ def with_nas(folder: Path, url: str, **more: Any) -> Line:
     return line_at(folder, SELINE_EXPORTS__DESTINATIONS=table)
 
 
+@pytest.mark.prove
 @pytest.mark.follows(
     "operations/checks:_exports",
     "operations/destination_checks:check_destination",
@@ -57,6 +58,7 @@ def test_exports_become_ok_by_the_steps_of_health(
     assert check(with_nas(tmp_path, nas, same_disk=True))["status"] == "ok"
 
 
+@pytest.mark.prove
 @pytest.mark.follows("operations/exports:_damaged")
 def test_a_damaged_export_is_written_again_and_drilled(tmp_path: Path, follow: Follow) -> None:
     line = with_nas(tmp_path, f"file://{tmp_path}/nas", same_disk=True)
@@ -71,6 +73,7 @@ def test_a_damaged_export_is_written_again_and_drilled(tmp_path: Path, follow: F
     assert (check(line)["status"], "last proven" in check(line)["detail"]) == ("ok", True)
 
 
+@pytest.mark.prove
 @pytest.mark.follows("operations/exports:_write")
 async def test_an_export_is_repeated_a_second_later(tmp_path: Path, follow: Follow) -> None:
     clock = FakeClock()
@@ -168,6 +171,7 @@ def test_a_destination_without_its_marker_gets_exports_again(
     assert check(line)["status"] == "ok"
 
 
+@pytest.mark.prove
 @pytest.mark.follows("outbound/destinations/folder:_on_data_disk")
 def test_a_link_into_the_data_directory_is_replaced(tmp_path: Path, follow: Follow) -> None:
     line = with_nas(tmp_path, f"file://{tmp_path}/link", same_disk=True)
@@ -217,6 +221,7 @@ async def test_a_destination_that_hung_gets_exports_again(tmp_path: Path, follow
     await store.close()
 
 
+@pytest.mark.prove
 @pytest.mark.follows("operations/imports:foreign_export")
 def test_the_export_of_another_volume_is_imported_on_request(line: Line, follow: Follow) -> None:
 

@@ -13,6 +13,7 @@ from tests.integration.test_cli_copies import copied, line_to
 Follow = Callable[[str], Step]
 
 
+@pytest.mark.prove
 @pytest.mark.follows("operations/difference:_quarantined")
 def test_the_bytes_of_a_torn_item_are_shown(line: Line, follow: Follow) -> None:
     saved(line)
@@ -26,6 +27,7 @@ def test_the_bytes_of_a_torn_item_are_shown(line: Line, follow: Follow) -> None:
     assert len(run(line, showing).out) == item["size_bytes"]
 
 
+@pytest.mark.prove
 @pytest.mark.follows("operations/difference:_copied")
 def test_another_copy_that_has_the_document_is_found(tmp_path: Path, follow: Follow) -> None:
     line = line_to(tmp_path)
@@ -42,6 +44,7 @@ def test_another_copy_that_has_the_document_is_found(tmp_path: Path, follow: Fol
     assert line("diff", NAME, f"copy:bucket@{newest}").code == 0
 
 
+@pytest.mark.prove
 @pytest.mark.follows(
     "error:path_not_found",
     "domain/json_pointer:_replaced",

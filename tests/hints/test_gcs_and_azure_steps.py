@@ -120,6 +120,7 @@ async def test_what_azure_refuses_works_once_it_is_mended(
     await store_of(**azure_table(azure.url)).put("a", b"1")
 
 
+@pytest.mark.prove
 @pytest.mark.follows("outbound/destinations/azure:*")
 async def test_the_settings_of_azure_are_completed(azure: AzureServer, follow: Follow) -> None:
     table = azure_table(azure.url)

@@ -413,6 +413,7 @@ async def test_a_scope_is_one_of_those_named(server: Serving, follow: Follow) ->
             await done(client.call("POST", "/tokens", {"scope": scope}))
 
 
+@pytest.mark.prove
 @pytest.mark.follows("access/tokens:grant")
 async def test_a_stored_token_is_accepted_once_the_volume_is_open(
     tmp_path: Path, follow: Follow

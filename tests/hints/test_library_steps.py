@@ -379,6 +379,7 @@ async def _fixes(opened: awaited.Seline) -> dict[str, str]:
     return {check["name"]: check["fix"] for check in health["checks"]}
 
 
+@pytest.mark.prove
 @pytest.mark.follows("error:forked_store")
 def test_a_child_opens_the_store_after_the_fork(tmp_path: Path, follow: Follow) -> None:
     def in_child(act: Callable[[], object]) -> str:

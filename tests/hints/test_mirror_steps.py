@@ -68,6 +68,7 @@ def test_an_object_that_is_too_large_is_moved_away(tmp_path: Path, follow: Follo
     assert line("exports", "restore", "bucket", "--dry-run").code == 0
 
 
+@pytest.mark.prove
 @pytest.mark.follows("operations/destinations:_another", "cli/destinations:destinations")
 def test_a_mirror_without_its_marker_gets_copies_again(tmp_path: Path, follow: Follow) -> None:
     place = tmp_path / "bucket"
@@ -86,6 +87,7 @@ def test_a_mirror_without_its_marker_gets_copies_again(tmp_path: Path, follow: F
     assert check(line)["status"] == "ok"
 
 
+@pytest.mark.prove
 @pytest.mark.follows("operations/mirror:damaged")
 def test_a_damaged_copy_is_made_again_and_drilled(tmp_path: Path, follow: Follow) -> None:
     line = with_bucket(tmp_path, tmp_path / "bucket")
@@ -123,6 +125,7 @@ def test_a_copy_that_lost_much_is_accepted_or_mended(
     assert check(line)["status"] == "ok"
 
 
+@pytest.mark.prove
 @pytest.mark.follows("operations/mirrors:_choice")
 def test_a_volume_that_replaces_another_is_accepted(tmp_path: Path, follow: Follow) -> None:
     for name in ("old", "new"):

@@ -73,6 +73,7 @@ async def test_a_document_that_is_too_large_for_the_page_is_edited_as_a_copy(
     assert (await server.data.load_json("a.json"))[0].startswith("y")
 
 
+@pytest.mark.prove
 @pytest.mark.follows("page/editing:_item_text")
 async def test_an_item_that_is_no_text_is_written_to_a_file(
     owner: Browser, server: Serving, tmp_path: Path

@@ -222,6 +222,7 @@ def certificate(folder: Path) -> tuple[str, str]:
     return str(folder / "cert.pem"), str(folder / "key.pem")
 
 
+@pytest.mark.prove
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
 @pytest.mark.follows("outbound/destinations/webdav:_certificate_refused")
 def test_an_authority_of_ones_own_is_named(tmp_path: Path, follow: Follow) -> None:

@@ -118,6 +118,7 @@ CODE: Final = re.compile(
 NAMES: Final = {"attrs": attrs, "base64": base64, "dataclasses": dataclasses, "msgspec": msgspec}
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.follows("flaw:*")
 @pytest.mark.parametrize(
     "fix",

@@ -46,6 +46,7 @@ def fix_of(line: Line, check: str, **environ: str) -> str:
 # where the volume is
 
 
+@pytest.mark.prove
 @pytest.mark.follows("error:restore_unfinished")
 def test_an_interrupted_restore_is_completed_with_an_export(
     line: Line, tmp_path: Path, follow: Follow
@@ -306,6 +307,7 @@ def test_what_was_set_aside_is_listed(line: Line, follow: Follow) -> None:
     assert NAME in run(line, listing).out
 
 
+@pytest.mark.prove
 @pytest.mark.follows("operations/checks:_foreign_backups")
 def test_foreign_backups_are_listed_and_removed(line: Line, follow: Follow) -> None:
     saved(line)
@@ -395,6 +397,7 @@ def test_after_an_error_of_the_disk_an_export_is_made_and_changes_are_taken_agai
     assert line("load", NAME, **copied).value() == {"n": 2}
 
 
+@pytest.mark.prove
 @pytest.mark.follows("error:too_many_documents")
 def test_a_document_is_deleted_or_more_are_allowed(line: Line, follow: Follow) -> None:
     few = line_at(line.folder, SELINE_STORAGE__DOCUMENTS_MAX="1")
@@ -410,6 +413,7 @@ def test_a_document_is_deleted_or_more_are_allowed(line: Line, follow: Follow) -
     assert few("save", "b.json", stdin="{}").code == 0
 
 
+@pytest.mark.prove
 @pytest.mark.follows("bench/measure:measure")
 def test_a_disk_without_room_is_measured_once_space_is_free(line: Line, follow: Follow) -> None:
     with small_filesystem(line.folder / "disk", size_mb=100) as small:

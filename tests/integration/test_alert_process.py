@@ -600,6 +600,7 @@ async def test_a_copy_in_progress_does_not_end_the_alert_of_a_failed_one(
     assert states == ["open"]
 
 
+@pytest.mark.prove
 async def test_the_alert_of_an_export_in_doubt_ends_once_it_is_accepted(
     receiver: Receiver, tmp_path: Path
 ) -> None:

@@ -266,6 +266,7 @@ def line(tmp_path_factory: pytest.TempPathFactory) -> Line:
     return line_at(tmp_path_factory.mktemp("audit"))
 
 
+@pytest.mark.prove
 def test_the_command_lists_pages_and_filters(line: Line) -> None:
     for number in range(3):
         assert line("save", NAME, "-", stdin=json.dumps({"n": number})).code == 0

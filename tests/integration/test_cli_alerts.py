@@ -129,6 +129,7 @@ def rows(ran: Ran) -> list[list[str]]:
 # with a server
 
 
+@pytest.mark.prove
 def test_alerts_are_listed_with_their_next_step_and_their_sinks(beside: Line) -> None:
     shown = beside("alerts")
 

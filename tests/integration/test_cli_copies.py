@@ -39,6 +39,7 @@ def line(tmp_path: Path) -> Line:
     return line
 
 
+@pytest.mark.prove
 def test_copies_are_listed_with_and_without_the_volume(line: Line) -> None:
     with served(line) as server:
         elsewhere = line_at(line.folder, SELINE_URL=server.url, SELINE_TOKEN=server.token)
@@ -93,6 +94,7 @@ def test_a_copy_is_fetched_as_plain_files_without_the_volume(line: Line, tmp_pat
     assert not list(tmp_path.glob(".back*"))
 
 
+@pytest.mark.prove
 def test_a_copy_of_an_instant_and_of_one_document_is_fetched(line: Line, tmp_path: Path) -> None:
     line("save", "b.json", stdin="[1]")
     copied(line)
@@ -163,6 +165,7 @@ def test_a_copy_is_restored_onto_the_running_store_and_undone(line: Line) -> Non
         assert "would change nothing" in again.err
 
 
+@pytest.mark.prove
 def test_a_newer_copy_that_cannot_be_read_is_named(line: Line, tmp_path: Path) -> None:
     """The fetch and the restore take the copy before it, and both name the reason."""
     time.sleep(1.1)  # the next copy has another instant
@@ -181,6 +184,7 @@ def test_a_newer_copy_that_cannot_be_read_is_named(line: Line, tmp_path: Path) -
     assert line("load", NAME).value() == {"n": 1}
 
 
+@pytest.mark.prove
 def test_one_document_of_a_copy_is_restored_without_a_server(line: Line) -> None:
     changed(line)
     done = line("exports", "restore", "bucket", "--only", NAME, "--yes")
@@ -190,6 +194,7 @@ def test_one_document_of_a_copy_is_restored_without_a_server(line: Line) -> None
     assert (unknown.code, "copy does not hold no.json" in unknown.err) == (5, True)
 
 
+@pytest.mark.prove
 def test_a_copy_is_restored_onto_a_new_volume(line: Line) -> None:
     shutil.rmtree(line.data)
     done = line("exports", "restore", "bucket", "--yes")
@@ -197,6 +202,7 @@ def test_a_copy_is_restored_onto_a_new_volume(line: Line) -> None:
     assert "ANOTHER volume" not in done.err
 
 
+@pytest.mark.prove
 def test_a_preview_of_a_restore_makes_no_store(line: Line) -> None:
     shutil.rmtree(line.data)
     dry = line("exports", "restore", "bucket", "--dry-run")
@@ -206,6 +212,7 @@ def test_a_preview_of_a_restore_makes_no_store(line: Line) -> None:
     assert not list((line.folder / "scratch").iterdir())
 
 
+@pytest.mark.prove
 def test_a_restore_after_a_start_that_restored_says_what_that_was(line: Line) -> None:
     shutil.rmtree(line.data)
     with served(line):
@@ -215,6 +222,7 @@ def test_a_restore_after_a_start_that_restored_says_what_that_was(line: Line) ->
     assert re.search(r"Restored 1 document as of [\d :-]+ UTC from bucket; the volume", done.err)
 
 
+@pytest.mark.prove
 def test_a_restore_onto_a_volume_with_documents_says_that_the_copy_is_anothers(line: Line) -> None:
     shutil.rmtree(line.data)
     line("save", "own.json", stdin="1", SELINE_EXPORTS__RESTORE_FROM="off")

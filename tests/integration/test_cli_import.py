@@ -64,6 +64,7 @@ def test_an_export_is_imported_with_or_without_its_wrapper(line: Line, export: o
     assert line("load", "b.json").value() == [1, 2]
 
 
+@pytest.mark.prove
 def test_one_document_comes_back_from_an_export_folder(line: Line) -> None:
     """The documents that are not named keep what was saved since the export."""
     for name in ("a.json", "b.json", "c.json"):
@@ -177,6 +178,7 @@ def test_a_folder_without_json_is_refused(line: Line, tmp_path: Path) -> None:
     assert line("import", "not-there", "--yes").code == 1
 
 
+@pytest.mark.prove
 def test_an_export_folders_backups_come_back_too(line: Line) -> None:
     for value in ("[1]", "[2]"):
         line("save", "a.json", stdin=value)
@@ -197,6 +199,7 @@ def test_an_export_folders_backups_come_back_too(line: Line) -> None:
     assert "Nothing was changed" in line("import", "exports").err
 
 
+@pytest.mark.prove
 def test_no_backups_leaves_those_of_an_export_out(line: Line) -> None:
     for value in ("[1]", "[2]"):
         line("save", "a.json", stdin=value)
@@ -209,6 +212,7 @@ def test_no_backups_leaves_those_of_an_export_out(line: Line) -> None:
     assert line("backups", "a.json", "--json").value()["backups"] == []
 
 
+@pytest.mark.prove
 def test_a_document_beyond_a_limit_is_left_out_of_an_export_folder(line: Line) -> None:
     line("save", "large.json", stdin=json.dumps("x" * 3000))
     line("save", "small.json", stdin="[1]")

@@ -25,6 +25,7 @@ def has_journal(line: Line) -> bool:
     return any((line.data / ".seline" / name).exists() for name in FILES)
 
 
+@pytest.mark.prove
 def test_a_volume_goes_back_to_the_first_form_and_stays_there(line: Line) -> None:
     """Everything acknowledged is in plain files; a start with the setting makes no journal."""
     killed_again(line.data)
@@ -71,6 +72,7 @@ def test_a_volume_that_is_too_small_is_told_how_it_gets_a_journal(line: Line) ->
     assert has_journal(line)
 
 
+@pytest.mark.prove
 def test_a_volume_in_use_or_not_there_is_not_migrated(line: Line) -> None:
     missing = line("migrate", "--commit-form", "first")
     assert (missing.code, line.data.exists()) == (2, False)

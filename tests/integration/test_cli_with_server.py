@@ -147,6 +147,7 @@ def test_where_no_jobs_run_and_no_alerts_are_sent_every_verb_says_it(tmp_path: P
     assert "alerts" not in {*beside_a_bot, *alone}
 
 
+@pytest.mark.prove
 def test_a_program_beside_a_server_names_the_holder_and_the_next_step(tmp_path: Path) -> None:
     """As the example of README.md while `make run` still serves the same directory."""
     line = line_at(tmp_path)
@@ -160,6 +161,7 @@ def test_a_program_beside_a_server_names_the_holder_and_the_next_step(tmp_path: 
     assert "Next: Stop that process (Ctrl-C where it runs)" in ran.stderr
 
 
+@pytest.mark.prove
 def test_a_child_forked_by_a_killed_bot_takes_no_commands(tmp_path: Path) -> None:
     line = line_at(tmp_path)
     fork = "import os, time; os.fork() or time.sleep(60)"
@@ -187,6 +189,7 @@ def test_the_first_start_prints_a_ready_curl_line_once(line: Line, server: Serve
     assert server.greeting.count(server.token) == 1
 
 
+@pytest.mark.prove
 def test_a_later_start_prints_no_token_but_how_to_make_one(tmp_path: Path) -> None:
     line = line_at(tmp_path)
     line("token", "create")
@@ -293,6 +296,7 @@ def test_the_error_for_a_holder_in_another_container_names_it(tmp_path: Path) ->
     assert "another container" in refused.err
 
 
+@pytest.mark.prove
 def test_the_error_for_a_holder_that_serves_no_commands_names_it(tmp_path: Path) -> None:
     line = line_at(tmp_path)
 
@@ -343,6 +347,7 @@ def test_commands_that_start_together_all_succeed(tmp_path: Path) -> None:
     assert [document["name"] for document in listed] == names
 
 
+@pytest.mark.prove
 def test_a_killed_server_blocks_no_later_command(tmp_path: Path) -> None:
     line = line_at(tmp_path)
     line("save", NAME, stdin='{"a": 1}')
@@ -359,6 +364,7 @@ def test_a_killed_server_blocks_no_later_command(tmp_path: Path) -> None:
     assert line("load", NAME).value() == {"a": 2}
 
 
+@pytest.mark.prove
 def test_a_server_stops_on_sigint_with_exit_code_0(tmp_path: Path) -> None:
     line = line_at(tmp_path)
     process = line.start("serve", "--port", "0", "--host", "127.0.0.1", stdout=subprocess.PIPE)

@@ -301,6 +301,7 @@ def test_an_error_that_the_log_shows_is_printed_once(line: Line) -> None:
     assert refused.err.count("Next:") == 1
 
 
+@pytest.mark.prove
 def test_an_integrity_run_that_leaves_a_broken_document_exits_3(line: Line) -> None:
     line("save", NAME, stdin='{"userName": "Alex"}')
     line("save", NAME, stdin='{"userName": "Alex", "location": "Lyon"}')
@@ -351,6 +352,7 @@ def test_an_invalid_port_is_refused_with_its_bounds(line: Line) -> None:
         assert f"'{given}' is not a whole number from 0 to 65535." in refused.err
 
 
+@pytest.mark.prove
 def test_a_pin_keeps_its_reason_and_can_be_removed(filled: Line) -> None:
     backup = filled("backups", NAME, "--json").value()["backups"][0]["name"]
 
@@ -370,6 +372,7 @@ def test_a_purge_preview_counts_the_backups(filled: Line) -> None:
     assert f"{NAME}, its {count} backup and its quarantined" in shown.err
 
 
+@pytest.mark.prove
 def test_a_purge_preview_says_how_many_backups_are_the_owners(filled: Line) -> None:
     """A purge erases them too, also a pinned one: health says so where it counts them."""
     count = len(filled("backups", NAME, "--json").value()["backups"])
@@ -395,6 +398,7 @@ def test_an_unknown_variable_is_named_by_every_verb_once(filled: Line) -> None:
         assert filled(*verb, SELINE_FOO="1").err.count("SELINE_FOO is not a setting") == 1, verb
 
 
+@pytest.mark.prove
 def test_the_next_step_runs_as_it_is_printed_without_seline_on_the_path(filled: Line) -> None:
     """As under `make run`, where the command is `.venv/bin/seline`."""
     command = Path(sys.executable).with_name("seline")
@@ -548,6 +552,7 @@ def test_a_terminal_without_unicode_gets_escaped_text(filled: Line) -> None:
     assert filled("load", NAME, **ascii_only).value() == {"userName": "Élodie"}
 
 
+@pytest.mark.prove
 def test_a_closed_pipe_exits_141_without_output(line: Line) -> None:
     line("save", NAME, stdin=json.dumps({"text": "x" * (1 << 20)}))
 
@@ -597,6 +602,7 @@ def test_ctrl_c_at_the_question_exits_130_at_once(filled: Line) -> None:
     assert filled("load", NAME).code == 0
 
 
+@pytest.mark.prove
 def test_a_question_leaves_the_store_to_a_bot_and_is_asked_again_after_its_change(
     filled: Line,
 ) -> None:
@@ -699,6 +705,7 @@ def test_a_dry_run_leaves_a_damaged_document_as_it_is(
     assert list((filled.data / "quarantine").iterdir()) == []
 
 
+@pytest.mark.prove
 def test_a_prune_plans_the_same_with_and_without_a_server(line: Line) -> None:
     """A backup of the current content is kept, though this process has not read the document."""
     for text in ('{"n": 1}', '{"n": 2}', '{"n": 1}', '{"n": 3}', '{"n": 1}'):
@@ -711,6 +718,7 @@ def test_a_prune_plans_the_same_with_and_without_a_server(line: Line) -> None:
     assert line("prune", "--dry-run", "--json", **fewer).value()["pruned"] == planned["pruned"]
 
 
+@pytest.mark.prove
 def test_a_loss_that_a_command_found_is_reported_after_it(filled: Line) -> None:
     """The process that recovered has ended; health and the server's alert come from quarantine/."""
     flip_first_letter(filled.data / NAME)
@@ -737,6 +745,7 @@ def _eventually(look: Callable[[], list[Any]]) -> list[Any]:
     return found
 
 
+@pytest.mark.prove
 def test_status_names_a_document_that_a_read_could_not_serve(line: Line) -> None:
     line("save", NAME, stdin='{"userName": "Alex"}')
     flip_first_letter(line.data / NAME)
@@ -762,6 +771,7 @@ def test_the_first_status_knows_what_its_own_listing_finds(line: Line, form: tup
     assert "critical" in first.out.lower()
 
 
+@pytest.mark.prove
 def test_a_truncated_document_is_judged_by_the_first_command_that_reads_it(filled: Line) -> None:
     """The time to settle passes within the command, so it does not begin again in each."""
     truncate(filled.data / NAME)
@@ -826,6 +836,7 @@ async def test_a_listing_recovers_a_broken_document_that_it_meets(
         assert (incident.kind, incident.document) == ("recovered", NAME)
 
 
+@pytest.mark.prove
 def test_a_broken_backup_that_is_read_is_reported(filled: Line) -> None:
     (backup,) = (filled.data / "backups").iterdir()
     flip_first_letter(backup)

@@ -240,6 +240,7 @@ async def test_an_older_copy_is_taken_when_the_newest_is_damaged(
         assert server._worker.runs("mirror")[0].outcome == "ok"
 
 
+@pytest.mark.prove
 async def test_an_alert_names_the_newest_copy_when_its_head_cannot_be_read(
     tmp_path: Path, two_copies: tuple[object, ...]
 ) -> None:
@@ -315,6 +316,7 @@ async def put_head(tmp_path: Path, content: bytes) -> None:
     await store.put_head(msgspec.structs.replace(head, before=newest.name))
 
 
+@pytest.mark.prove
 async def test_an_older_copy_is_taken_when_the_newest_has_what_is_no_document(
     tmp_path: Path, two_copies: tuple[object, ...]
 ) -> None:
@@ -365,6 +367,7 @@ async def test_a_copy_of_another_destination_is_taken_when_the_first_has_none_th
         assert flawed.name.split(".")[0][:8] in restored_from(server)
 
 
+@pytest.mark.prove
 async def test_the_newest_copy_is_taken_though_the_first_destination_has_one(
     tmp_path: Path,
 ) -> None:
@@ -386,6 +389,7 @@ async def test_the_newest_copy_is_taken_though_the_first_destination_has_one(
         assert "from nas" in restored_from(server)
 
 
+@pytest.mark.prove
 async def test_a_start_fails_if_no_copy_is_whole_and_leaves_the_volume_empty(
     tmp_path: Path, lost: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -401,6 +405,7 @@ async def test_a_start_fails_if_no_copy_is_whole_and_leaves_the_volume_empty(
     assert flawed.exists()
 
 
+@pytest.mark.prove
 async def test_a_part_of_a_copy_whose_destination_is_gone_says_how_to_begin(
     tmp_path: Path, lost: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -504,6 +509,7 @@ def fail_at(monkeypatch: pytest.MonkeyPatch, name: str, within: str) -> None:
     monkeypatch.setattr(Folder, "get", fails)
 
 
+@pytest.mark.prove
 async def test_a_twin_that_restored_the_same_copy_is_noticed_by_both(
     tmp_path: Path, two_copies: tuple[object, ...]
 ) -> None:

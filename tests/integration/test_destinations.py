@@ -112,6 +112,7 @@ def test_a_destination_that_is_not_the_marked_one_gets_no_export(
     assert len([path for path in nas.iterdir() if path.is_dir()]) == 2
 
 
+@pytest.mark.prove
 def test_destinations_are_listed_with_their_last_export_and_problem(line: Line, nas: Path) -> None:
     listed = line("destinations").out
     assert "nas" in listed

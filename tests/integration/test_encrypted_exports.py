@@ -259,6 +259,7 @@ def exported(line: Line, **encryption: str) -> None:
     assert line("delete", "a.json", "--purge", "--yes").code == 0
 
 
+@pytest.mark.prove
 def test_an_import_takes_the_file_that_key_new_wrote(line: Line) -> None:
     made = line("key", "new", "--output", "key.txt")
     recipient = made.out.strip()
@@ -274,6 +275,7 @@ def test_an_import_takes_the_file_that_key_new_wrote(line: Line) -> None:
     assert line("load", "a.json").value() == [2]
 
 
+@pytest.mark.prove
 def test_an_import_takes_the_passphrase_of_the_settings(line: Line) -> None:
     exported(line, SELINE_EXPORTS_PASSPHRASE=PASSPHRASE)
 

@@ -192,6 +192,7 @@ class Overtaken(Counted):
         return await super().get(key, bytes_max=bytes_max)
 
 
+@pytest.mark.prove
 async def test_no_export_is_removed_while_it_is_drilled(tmp_path: Path) -> None:
     """A run that keeps one export waits for the drill of the one before."""
     bucket = Overtaken(tmp_path / "bucket")

@@ -117,6 +117,7 @@ async def test_old_exports_are_deleted_and_foreign_folders_are_kept(
     assert not leftover.exists(), "a folder of this volume without a manifest is a leftover"
 
 
+@pytest.mark.prove
 async def test_two_volumes_in_one_folder_never_touch_each_others_exports(
     seline: Seline, tmp_path: Path
 ) -> None:
@@ -239,6 +240,7 @@ async def test_an_export_names_the_broken_document_that_it_lacks(
     assert "it lacks bad.json" in await exporting(seline, tmp_path / "nas").run()
 
 
+@pytest.mark.prove
 def test_an_export_names_what_it_took_from_a_backup_and_from_when(line: Line) -> None:
     flip(line.data / NAME, 3)
     taken = line("backups", NAME, "--json").value()["backups"][0]
@@ -318,6 +320,7 @@ def test_an_export_folder_is_written_and_imported_again(line: Line, with_server:
     assert unpacked.returncode != 0 or f"documents/{NAME}".encode() in unpacked.stdout
 
 
+@pytest.mark.prove
 def test_an_export_folder_names_the_deleted_documents_whose_backups_it_lacks(line: Line) -> None:
     for name in ("gone.json", "kept.json"):
         for value in ("1", "2"):

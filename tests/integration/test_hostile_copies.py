@@ -141,6 +141,7 @@ async def test_a_folder_that_is_no_volume_is_left_out(bot: Bot, place: Path) -> 
     assert (await Copies(Folder("bucket", str(place)), UNSEALED).find()).documents
 
 
+@pytest.mark.prove
 async def test_a_forged_list_of_objects_is_not_unpacked_to_more_than_digests_could(
     bot: Bot, place: Path
 ) -> None:
@@ -403,6 +404,7 @@ async def test_a_copy_with_a_number_that_none_reaches_is_not_restored(
         assert heads(tmp_path / "bucket")[0].sequence == 2
 
 
+@pytest.mark.prove
 async def test_a_copy_that_is_not_encrypted_is_refused_where_encryption_is_set(
     tmp_path: Path,
 ) -> None:

@@ -409,6 +409,7 @@ def resident_bytes(pid: int) -> int:
     return pages * resource.getpagesize()
 
 
+@pytest.mark.prove
 async def test_a_response_that_is_not_read_is_given_up(
     server: Serving, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:

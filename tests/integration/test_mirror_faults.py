@@ -115,6 +115,7 @@ async def test_a_purge_before_the_first_run_of_a_process_is_in_no_new_head(
 # what is never mirrored, or said wrongly
 
 
+@pytest.mark.prove
 async def test_what_a_copy_lacks_is_said_until_it_has_it(tmp_path: Path, place: Path) -> None:
     first = Bot(tmp_path, Counted(place))
     await first.data.save_json("a.json", {"n": 1})
@@ -342,6 +343,7 @@ async def test_each_passphrase_has_a_key_file(tmp_path: Path, place: Path) -> No
 # two at once
 
 
+@pytest.mark.prove
 async def test_a_folder_that_is_looked_for_in_each_run_gets_the_key_file_once(
     tmp_path: Path, place: Path
 ) -> None:

@@ -129,6 +129,7 @@ async def test_dated_copies_of_the_owner_are_never_rotated_and_are_shown(
     assert "foreign_backups" not in {c["name"] for c in (await seline.health())["checks"]}
 
 
+@pytest.mark.prove
 async def test_a_check_blocks_neither_the_event_loop_nor_the_writer(seline: Seline) -> None:
     await asyncio.gather(
         *(seline.data.save_json(f"d{number}.json", {"n": number}) for number in range(300))
@@ -158,6 +159,7 @@ async def test_a_broken_backup_is_marked_and_displaces_no_sound_one(
     assert verdicts.count("sound") == 4
 
 
+@pytest.mark.prove
 async def test_usage_levels_have_hysteresis_and_survive_a_restart(tmp_path: Path) -> None:
     low = (UsageLevel.OK, UsageLevel.HALF)  # the disk's own share counts, too
     async with open_seline(tmp_path, storage__volume_limit_mb=10) as seline:

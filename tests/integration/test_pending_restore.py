@@ -60,6 +60,7 @@ async def ran(line: Line, *arguments: str, stdin: str = "", **environ: str) -> R
     return await asyncio.to_thread(lambda: line(*arguments, stdin=stdin, **environ))
 
 
+@pytest.mark.prove
 @pytest.mark.follows("error:restore_pending")
 async def test_beside_a_server_that_waits_commands_say_so_and_write_nothing(
     tmp_path: Path, lost: None, monkeypatch: pytest.MonkeyPatch
@@ -149,6 +150,7 @@ async def test_a_restore_with_the_key_ends_the_wait_and_the_mirror_goes_on(
         await server.operations.mirrors.run()
 
 
+@pytest.mark.prove
 @pytest.mark.follows("operations/returning:refusal#2")
 async def test_a_copy_of_the_passphrase_before_is_restored_with_that(tmp_path: Path) -> None:
     """The passphrase was changed, and the volume was lost before the next copy."""

@@ -181,6 +181,7 @@ async def test_a_long_preview_can_be_left_and_asks_on_its_page(
     assert page.links["Cancel"].startswith("/copies/nas/restore?")
 
 
+@pytest.mark.prove
 async def test_an_export_in_doubt_is_shown_and_accepted(tmp_path: Path) -> None:
     nas = {"name": "nas", "url": f"file://{tmp_path}/nas", "same_disk": True}
     settings = settings_for(tmp_path / "data", exports__destinations=[nas])

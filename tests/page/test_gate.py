@@ -350,6 +350,7 @@ async def test_a_head_has_no_body(owner: Browser) -> None:
         assert (response.status, await response.read()) == (200, b"")
 
 
+@pytest.mark.prove
 async def test_ordinary_requests_import_no_templates(tmp_path: Path) -> None:
     """A server whose page is never opened keeps the memory that jinja2 needs."""
     code = (

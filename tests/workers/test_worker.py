@@ -76,6 +76,7 @@ async def test_every_job_in_the_table_runs_on_request(seline: Seline) -> None:
     await worker.stop()
 
 
+@pytest.mark.prove
 async def test_the_scheduler_repeats_a_job_until_the_worker_stops(seline: Seline) -> None:
     count = 0
 
