@@ -78,11 +78,11 @@ $(VENV)/.installed: $(BIN)/python requirements.lock pyproject.toml
 
 $(VENV)/.installed-dev: $(BIN)/python requirements-dev.lock pyproject.toml
 	@echo "Installing Seline, its tests and its linters into $(VENV), this once ..."
-	@$(INSTALL) --require-hashes --requirement requirements-dev.lock
+	@$(INSTALL) --no-compile --require-hashes --requirement requirements-dev.lock
 	@$(INSTALL) --no-deps --editable .
 	@touch $(VENV)/.installed $@
 
-# Once here: else each of the processes that share the tests compiles all of them.
+# What the tests import, once: else each of the processes that share the tests compiles all of it.
 $(VENV)/.compiled: $(VENV)/.installed-dev
 	@$(BIN)/python -m pytest -m "not prove" --collect-only -qq >/dev/null || true  # the tests name the error
 	@touch $@
