@@ -129,6 +129,7 @@ async def test_calls_at_once_use_one_connection(store: Sftp, server: SftpServer)
     assert len(server.connections) == 1
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("operation", CALLS)
 async def test_a_server_that_hangs_for_ever_ends_the_call(
     server: SftpServer, operation: str

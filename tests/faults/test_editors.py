@@ -113,6 +113,7 @@ async def test_an_adoption_that_the_disk_refuses_is_reported_as_such(
         assert finding.outcome == "adopted"
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize(
     ("encoding", "mark"),
     [

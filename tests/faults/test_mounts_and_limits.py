@@ -663,6 +663,7 @@ NOT_FILES: Final[Mapping[str, Callable[[Path], None]]] = {
 }
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("kind", NOT_FILES)
 def test_a_directory_or_link_in_place_of_a_document_is_unreadable(
     tmp_path: Path, kind: str

@@ -601,6 +601,7 @@ def run_faults(
     return tried, broken
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("subject", SUBJECTS, ids=lambda subject: subject.what)
 def test_damage_is_found_and_recovered_or_refused(subject: Subject, workspace: Path) -> None:
     tried, broken = run_faults(subject, workspace, round(FAULTS_FEW * subject.share), seed=SEED)
@@ -705,6 +706,7 @@ def test_the_flagged_faults_of_a_wrong_store_are_counted(
 NOT_DOCUMENTS: Final = (METADATA, f"{STATE}server.json", "quarantine")
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("path", NOT_DOCUMENTS)
 def test_damage_to_metadata_server_json_or_quarantine_affects_no_document(
     path: str, workspace: Path

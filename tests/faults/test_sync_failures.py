@@ -195,6 +195,7 @@ def test_a_second_sync_succeeds_although_the_disk_lost_the_bytes(disk: FailingDi
     assert path.read_bytes()[:4] != b"new "
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("name", ["save", "transaction"])
 def test_a_change_that_the_disk_cannot_write_is_refused_and_the_next_change_succeeds(
     name: str, disk: FailingDisk

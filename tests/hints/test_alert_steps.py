@@ -204,6 +204,7 @@ def test_a_job_that_failed_is_run_again(line: Line, follow: Follow) -> None:
     ended(line, "job_failed", about="export")
 
 
+@pytest.mark.prove
 @pytest.mark.follows("alert:copy_at_risk")
 def test_copies_on_the_disk_of_the_data_are_meant_or_moved(tmp_path: Path, follow: Follow) -> None:
     table = {"name": "nas", "url": f"file://{tmp_path}/nas"}
@@ -283,6 +284,7 @@ def test_a_volume_is_attached_again_or_not_required(tmp_path: Path, follow: Foll
         assert line("load", "user_profile.json").value() == {"n": 2}
 
 
+@pytest.mark.prove
 @pytest.mark.follows("alert:journal_damaged")
 def test_documents_that_change_together_are_restored(tmp_path: Path, follow: Follow) -> None:
     line = line_at(tmp_path)

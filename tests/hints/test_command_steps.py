@@ -208,6 +208,7 @@ def test_a_revision_is_found_where_the_text_says(line: Line, follow: Follow) -> 
     assert line("save", NAME, "--if-match", second.out.strip(), stdin='{"n": 4}').code == 0
 
 
+@pytest.mark.prove
 @pytest.mark.follows("cli/documents:documents", "cli/tokens:list_tokens")
 def test_an_empty_list_names_the_command_that_fills_it(line: Line, follow: Follow) -> None:
     line.data.mkdir()
@@ -321,6 +322,7 @@ def test_an_export_that_failed_or_is_damaged_is_made_again(line: Line, follow: F
     assert line("import", line("export", "nas/").out.strip(), "--yes").code == 0
 
 
+@pytest.mark.prove
 @pytest.mark.follows("cli/exports:_report_lacking")
 def test_why_an_export_lacks_a_document_is_found(line: Line, follow: Follow) -> None:
     saved(line, "other.json")
@@ -366,6 +368,7 @@ def test_backups_without_room_are_left_out(line: Line, follow: Follow) -> None:
     assert line("backups", NAME, "--json").value()["backups"] == []
 
 
+@pytest.mark.prove
 @pytest.mark.follows("cli/imports:_read_legacy", "cli/imports:_read_legacy#3")
 def test_a_folder_of_an_older_bot_is_corrected(line: Line, follow: Follow) -> None:
     old = line.folder / "old"

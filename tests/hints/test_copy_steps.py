@@ -66,6 +66,7 @@ def test_a_destination_is_set_on_the_new_machine(tmp_path: Path, follow: Follow)
     assert line("exports", "list", "bucket").code == 0
 
 
+@pytest.mark.prove
 @pytest.mark.follows("folders/plain:check_absent", "folders/plain:chosen_documents")
 def test_a_copy_is_fetched_once_folder_and_names_are_right(tmp_path: Path, follow: Follow) -> None:
     line = line_to(tmp_path)

@@ -139,7 +139,7 @@ def test_a_copy_in_doubt_is_restored_where_there_is_no_other(
     assert line("load", "2.json").code == 0
 
 
-@pytest.mark.one_in(2)
+@pytest.mark.prove
 @pytest.mark.follows(
     "operations/destinations:_another",
     "cli/destinations:destinations",

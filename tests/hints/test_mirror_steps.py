@@ -28,6 +28,7 @@ def with_bucket(folder: Path, place: Path) -> Line:
     return line_at(folder, SELINE_EXPORTS__DESTINATIONS=json.dumps([table]))
 
 
+@pytest.mark.prove
 @pytest.mark.follows("operations/destination_checks:check_destination")
 def test_the_first_copy_is_made_on_request(tmp_path: Path, follow: Follow) -> None:
     line = with_bucket(tmp_path, tmp_path / "bucket")
@@ -188,6 +189,7 @@ async def _opened(line: Line, **environ: str) -> int:
         return len(await seline.data.documents())
 
 
+@pytest.mark.prove
 @pytest.mark.follows("operations/returning:refusal*")
 def test_an_older_copy_is_taken_on_request_while_a_destination_fails(
     tmp_path: Path, follow: Follow
@@ -213,6 +215,7 @@ def test_an_older_copy_is_taken_on_request_while_a_destination_fails(
     assert asyncio.run(_opened(line, **{variable(name): value})) == 1
 
 
+@pytest.mark.prove
 def test_a_copy_is_accepted_only_when_that_is_agreed(tmp_path: Path) -> None:
     line = with_bucket(tmp_path, tmp_path / "bucket")
     line("save", "a.json", stdin="[1]")

@@ -25,6 +25,7 @@ RAILWAY = {
 }
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.follows("settings/bucket:bucket_of_environment")
 @pytest.mark.parametrize("lacks", ["SECRET_ACCESS_KEY", "s3"])
 async def test_a_bucket_that_cannot_be_used_keeps_an_empty_volume_from_beginning(

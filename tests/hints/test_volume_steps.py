@@ -297,6 +297,7 @@ def test_exports_are_set_up_and_run(line: Line, follow: Follow) -> None:
     assert fix_of(line, "exports") == ""
 
 
+@pytest.mark.prove
 @pytest.mark.follows("operations/checks:_quarantine")
 def test_what_was_set_aside_is_listed(line: Line, follow: Follow) -> None:
     saved(line)

@@ -421,7 +421,7 @@ def bursts(monkeypatch: pytest.MonkeyPatch, at_once: None) -> None:
     monkeypatch.setattr("seline.alerts.queue.BURST_S", BURST_S)
 
 
-@pytest.mark.one_in(2)
+@pytest.mark.prove
 @pytest.mark.usefixtures("bursts")
 @pytest.mark.parametrize("language", ["en", "fr"])
 async def test_a_storm_is_one_message_and_its_end_another(

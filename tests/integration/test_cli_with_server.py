@@ -98,7 +98,7 @@ def bot(line: Line, code: str) -> Iterator[subprocess.Popen[str]]:
         process.communicate()
 
 
-@pytest.mark.one_in(3)
+@pytest.mark.prove
 @pytest.mark.parametrize("way", BOTS)
 def test_verbs_work_beside_a_bot_that_serves_no_api(tmp_path: Path, way: str) -> None:
     line = line_at(tmp_path)
@@ -396,7 +396,7 @@ def test_an_interrupted_command_exits_130(tmp_path: Path) -> None:
     assert b"Traceback" not in printed
 
 
-@pytest.mark.one_in(2)
+@pytest.mark.prove
 @pytest.mark.parametrize("verb", [("import", "--yes"), ("save", NAME)], ids=lambda verb: verb[0])
 def test_a_file_is_sent_without_being_read_into_memory(
     line: Line, server: Served, verb: tuple[str, ...]

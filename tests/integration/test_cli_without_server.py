@@ -93,6 +93,7 @@ def _state(path: Path) -> tuple[object, ...]:
     return status.st_ino, status.st_mode, status.st_mtime_ns, data
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("left", ["", "\0" * 300, "flipped", "before"])
 def test_the_report_is_rebuilt_where_it_can_be_shown_to_be_ours(filled: Line, left: str) -> None:
     path = filled.data / "metadata.json"
@@ -665,6 +666,7 @@ def truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("damage", [flip_first_letter, truncate])
 def test_a_restore_of_a_damaged_document_goes_back_to_the_newest_backup(
     filled: Line, damage: Callable[[Path], None]
@@ -685,6 +687,7 @@ def test_a_restore_of_a_damaged_document_goes_back_to_the_newest_backup(
     assert len(filled("quarantine", "--json").value()["quarantine"]) == 1
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("damage", [flip_first_letter, truncate])
 @pytest.mark.parametrize(
     "verb",

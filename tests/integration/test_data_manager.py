@@ -248,6 +248,7 @@ async def test_a_document_over_the_size_limit_is_refused(tmp_path: Path) -> None
             await seline.data.save_json(PROFILE, "x" * 3000)
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize(
     "name",
     ["../evil.json", "a/b.json", "metadata.json", "x.txt", ".hidden.json", "", "a b.json",
@@ -733,6 +734,7 @@ async def _read_twice(data: DataManager) -> None:
         await data.load_json(PROFILE)
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.usefixtures("files_at_once")
 @pytest.mark.parametrize("memory", ["warm", "cold"])
 @pytest.mark.parametrize(

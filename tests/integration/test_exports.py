@@ -336,7 +336,7 @@ def test_an_export_folder_names_the_deleted_documents_whose_backups_it_lacks(lin
     assert "deleted documents" not in line("export", "again").err
 
 
-@pytest.mark.one_in(2)
+@pytest.mark.prove
 @pytest.mark.parametrize("exported", [False, True], ids=["new", "exported"])
 def test_the_export_of_another_volume_is_imported_only_on_request(
     line: Line, tmp_path: Path, exported: bool

@@ -90,6 +90,7 @@ ODD_REQUESTS = {
 }  # fmt: skip
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize(("request_bytes", "status"), ODD_REQUESTS.values(), ids=list(ODD_REQUESTS))
 async def test_an_odd_request_gets_a_problem_is_counted_and_is_not_logged(
     server: Serving,
@@ -364,6 +365,7 @@ async def start_reading_nothing(server_address: str, path: str) -> socket.socket
     return unread
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("path", [f"/documents/{NAME}", f"/documents/{NAME}/raw", "/export"])
 async def test_a_client_that_does_not_read_delays_a_stop_for_a_bounded_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str

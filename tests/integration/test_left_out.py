@@ -138,6 +138,7 @@ OTHERS: Final[dict[str, tuple[Make, str, set[str]]]] = {
 """What is made, why it is left out, and the documents after its next step."""
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.follows("domain/left_out:_folder*")
 @pytest.mark.follows("domain/left_out:_folder*")
 @pytest.mark.parametrize("name", OTHERS)

@@ -173,6 +173,7 @@ def test_every_state_document_of_the_product_is_tried() -> None:
     assert found == set(WRITTEN)
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize(("name", "damage"), each_in_some_way())
 async def test_damage_of_a_state_document_is_set_aside_reported_and_reset(
     directory: Path, name: str, damage: str

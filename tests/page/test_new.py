@@ -27,6 +27,7 @@ async def test_a_document_is_made_and_taken_back(owner: Browser, server: Serving
     assert not await server.data.documents()
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize(
     "name", ["", "notes", "my notes.json", "_notes.json", "metadata.json", "é.json", "n" * 200]
 )

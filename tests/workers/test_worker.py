@@ -315,6 +315,7 @@ async def test_a_clock_jump_reschedules_the_jobs(
     await worker.stop()
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("jump", [timedelta(hours=-2), timedelta(days=365)], ids=str)
 async def test_jobs_keep_running_after_a_clock_jump(
     seline: Seline, jumping_clock: JumpingClock, jump: timedelta
