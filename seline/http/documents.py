@@ -92,13 +92,12 @@ async def put_document(request: web.Request) -> JsonAnswer[Saved]:
     name = check_document_name(request.match_info["name"])
     backup, shrink = flag(request, "backup", default=True), flag(request, "shrink", default=False)
     accepted = precondition(request)
-    known = context(request)
-    storage = known.settings.storage
+    storage, store = context(request).settings.storage, data(request).store
     bytes_max = storage.document_bytes_max + BEYOND_DOCUMENT_BYTES
     content = await read_content(request, bytes_max, storage)
     outcome = await _under(
         accepted,
-        lambda expected: known.data.store.save(
+        lambda expected: store.save(
             DocumentKey(BOT, name), content, backup=backup, if_match=expected, shrink=shrink
         ),
     )

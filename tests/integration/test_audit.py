@@ -15,7 +15,7 @@ from seline.access.audit import CHANGES_MAX, AuditLog
 from seline.clock import Clock
 from seline.domain.document import BOT, DocumentKey
 from seline.manager import changes
-from seline.manager.call_record import recorded
+from seline.manager.call_record import CallRecord, DocumentChange, recorded
 from seline.ports.futures import wait_for
 from seline.server import Serving
 from tests.clocks import FakeClock
@@ -30,6 +30,17 @@ async def log(tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch)
     made = AuditLog(str(tmp_path))
     yield made
     made.close()
+
+
+async def test_what_is_not_utf_8_is_logged_with_a_question_mark(log: AuditLog) -> None:
+    log.open()
+    record = CallRecord()
+    record._changes["a.json"] = DocumentChange("a.json", None, "f" * 64)
+
+    log.append(who="token 1", what="PUT /\udcff", outcome="200", record=record)
+
+    [entry] = (await log.read()).entries
+    assert (entry.what, entry.changes[0].document) == ("PUT /?", "a.json")
 
 
 async def entries(client: Client, query: str = "") -> list[dict[str, Any]]:

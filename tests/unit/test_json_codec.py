@@ -27,6 +27,7 @@ from seline.domain.json_codec import (
     decode_strict,
     encode,
     encode_decoded,
+    encode_given,
     normalised,
     why_not_json,
 )
@@ -122,6 +123,20 @@ def test_integers_of_any_size_are_exact_and_in_the_same_layout(number: int) -> N
 
     assert decode(data) == value
     assert data == f'{{\n  "n": {number},\n  "deep": [\n    {{}},\n    []\n  ]\n}}\n'.encode()
+
+
+@pytest.mark.parametrize(
+    "text", [f"[{2**64}]", f'{{"n": {-(10**4299)}}}', "[1.10, 0.1234567890123456789]", "[]", '"é"']
+)
+def test_a_given_text_is_encoded_as_its_decoded_value(text: str) -> None:
+    assert encode_given(text.encode("utf-8-sig")) == encode(decode_given(text.encode()))
+    with pytest.raises(NotJson):
+        encode_given(text.encode() + b"]")
+
+
+@given(json_values)
+def test_a_given_value_of_any_shape_is_encoded_as_it_is(value: Json) -> None:
+    assert encode_given(json.dumps(value).encode()) == encode(value)
 
 
 FIXES: list[tuple[object, str, str]] = [
