@@ -15,7 +15,7 @@ from seline.clock import Clock
 from seline.domain.document import Json
 from seline.domain.incident import Incident, IncidentKind, no_incidents, oldest_first
 from seline.errors import ForkedStore, SelineError, StoreClosed, VolumeBusy
-from seline.ports.futures import in_loop, in_turn, refuse_in_turn, wait_for
+from seline.ports.futures import Promise, in_loop, in_turn, refuse_in_turn, wait_for
 from seline.ports.medium import SLOW_S
 from seline.ports.store import Change, DocumentStore, Outcome
 from seline.settings import Settings
@@ -60,8 +60,7 @@ class AwaitedStore(NeverCopied):
         """Opens the store once more, if a call finds that it could not be opened."""
         self._pid = os.getpid()
         self._attempt = threading.Lock()
-        self._ready: Future[DocumentStore] = Future()
-        self._ready.set_running_or_notify_cancel()
+        self._ready = Promise[DocumentStore]()
         self._threads = ThreadPoolExecutor(READER_THREADS, thread_name_prefix="seline-reader")
         self._bulk = ThreadPoolExecutor(1, thread_name_prefix="seline-bulk")
         self._reads: dict[object, float] = {}
@@ -91,8 +90,7 @@ class AwaitedStore(NeverCopied):
         with self._attempt:
             failed = self._ready
             if self.reopen is not None and self.failed_to_open and not self.is_closing:
-                self._ready = Future()
-                self._ready.set_running_or_notify_cancel()
+                self._ready = Promise[DocumentStore]()
                 opening: Future[DocumentStore] = Future()
                 opening.add_done_callback(self._open)
                 try:
@@ -122,8 +120,7 @@ class AwaitedStore(NeverCopied):
     def begin_to_close(self) -> Future[None]:
         """Close on a new thread. A store that is still opening is closed, too."""
         self.is_closing = True
-        closed: Future[None] = Future()
-        closed.set_running_or_notify_cancel()
+        closed = Promise[None]()
 
         def run() -> None:
             try:

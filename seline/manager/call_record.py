@@ -4,6 +4,7 @@ The record follows the context of the call, also into the tasks that it starts. 
 what it holds, and the answer of the call what takes that back.
 """
 
+import threading
 from collections.abc import Generator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -33,17 +34,23 @@ class CallRecord:
         self._first: dict[str, tuple[str | None, bool]] = {}
         """The backup that the first change of a document made, and whether it was broken."""
         self._others: list[Undo] = []
+        self._unrecorded: dict[Future[tuple[Outcome, ...]], Sequence[Change]] = {}
+        self._lock = threading.RLock()
 
     def changes(self) -> Sequence[DocumentChange]:
         """Return each document once, with the revisions before the first and after the last."""
-        return tuple(self._changes.values())
+        with self._lock:  # a callback may be recording now
+            for future in list(self._unrecorded):
+                if future.done():  # and its callback may not have begun
+                    self._record(future)
+            return tuple(self._changes.values())
 
     def undo(self) -> Sequence[Undo]:
         """Return what takes the call back, in order: what frees room comes first.
 
         A change whose content before is not kept has none.
         """
-        ways = [self._undo_of(change) for change in self._changes.values()]
+        ways = [self._undo_of(change) for change in self.changes()]
         found = [*(way for way in ways if way is not None), *self._others]
         return sorted(found, key=lambda way: isinstance(way, RestoreBack))
 
@@ -58,23 +65,18 @@ class CallRecord:
         if undo is not None:
             self._others.append(undo)
 
-    def noting(
-        self, future: Future[tuple[Outcome, ...]], made: Sequence[Change]
-    ) -> Future[tuple[Outcome, ...]]:
-        """Return a future of the same outcomes, which is done once they are recorded."""
-        noted: Future[tuple[Outcome, ...]] = Future()
-        noted.set_running_or_notify_cancel()
+    def add(self, future: Future[tuple[Outcome, ...]], made: Sequence[Change]) -> None:
+        """Record what these changes do, once they are done."""
+        with self._lock:
+            self._unrecorded[future] = made
+        future.add_done_callback(self._record)
 
-        def ended(done: Future[tuple[Outcome, ...]]) -> None:
-            error = done.exception()
-            if error is not None:
-                noted.set_exception(error)
-                return
-            self._note(made, done.result())
-            noted.set_result(done.result())
-
-        future.add_done_callback(ended)
-        return noted
+    def _record(self, done: Future[tuple[Outcome, ...]]) -> None:
+        """Record what is done, once, and drop its outcome, which holds contents."""
+        with self._lock:
+            made = self._unrecorded.pop(done, ())
+            if made and done.exception() is None:
+                self._note(made, done.result())
 
     def _note(self, made: Sequence[Change], outcomes: Sequence[Outcome]) -> None:
         """Record what was changed; the outcomes of the changes that others added come last."""

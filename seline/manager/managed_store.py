@@ -111,7 +111,9 @@ class ManagedStore(AwaitedStore):
         if not self._is_identified and any(map(_writes, made)):
             self._identify()
         future = super().submit(made)
-        return future if record is None else record.noting(future, made)
+        if record is not None:
+            record.add(future, made)
+        return future
 
     def _identify(self) -> None:
         becomes = self._becomes

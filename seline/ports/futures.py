@@ -26,6 +26,14 @@ T = TypeVar("T")
 _in_turn: contextvars.ContextVar[bool] = contextvars.ContextVar("seline_in_turn", default=False)
 
 
+class Promise(Future[T]):
+    """A future that cannot be cancelled: what it stands for happens even if nobody waits."""
+
+    def cancel(self) -> bool:
+        """Do nothing, and return False."""
+        return False
+
+
 async def wait_for(future: Future[T], *, timeout_s: float | None = None) -> T:
     """Return the future's result. Raises TimeoutError after `timeout_s`; the future continues.
 
@@ -89,7 +97,7 @@ def in_turn() -> bool:
 
 def refuse_in_turn() -> None:
     """Raise NestedEdit in the store's turn."""
-    if in_turn():
+    if _in_turn.get():
         raise NestedEdit(
             "The function given to `update_json` called the store, which waits for its end.",
             hint="Read before `update_json` what its function needs, or use `edit` or "
@@ -155,20 +163,25 @@ _batch: contextvars.ContextVar[set[_Mailbox] | None] = contextvars.ContextVar(
 """The mailboxes to wake at the end of a block of `one_wakeup`."""
 
 
-@contextmanager
-def one_wakeup() -> Generator[None]:
+class one_wakeup:  # noqa: N801  # used as `with one_wakeup():`
     """Wake each loop once for all the futures that this thread completes inside the block.
 
     Each wake-up passes the interpreter lock to the loop. With one per future, the writer and the
-    loop would spend their time passing it back and forth.
+    loop would spend their time passing it back and forth. A class, because each save passes it,
+    and a generator costs more.
     """
-    mailboxes: set[_Mailbox] = set()
-    token = _batch.set(mailboxes)
-    try:
-        yield
-    finally:
-        _batch.reset(token)
-        for mailbox in mailboxes:
+
+    __slots__ = ("_to_wake", "_token")
+
+    def __enter__(self) -> None:
+        """Begin the block."""
+        self._to_wake: set[_Mailbox] = set()
+        self._token = _batch.set(self._to_wake)
+
+    def __exit__(self, *_: object) -> None:
+        """Wake the loops."""
+        _batch.reset(self._token)
+        for mailbox in self._to_wake:
             mailbox.wake()
 
 

@@ -28,6 +28,7 @@ from seline.errors import (
     StoreClosed,
     TooManyDocuments,
 )
+from seline.ports.futures import Promise
 from seline.ports.medium import Capability, MarkPinned, QuarantineItem, not_in_quarantine
 from seline.ports.store import AddedBackup, Atom, Outcome, Retain, Snapshot
 from seline.storage.planner import Found, Publish, plan_batch, with_backups
@@ -76,8 +77,7 @@ class MemoryStore:
 
     def submit(self, atom: Atom) -> Future[tuple[Outcome, ...]]:
         self._check_open()
-        future: Future[tuple[Outcome, ...]] = Future()
-        future.set_running_or_notify_cancel()
+        future = Promise[tuple[Outcome, ...]]()
         with self._lock:
             plan = plan_batch([atom], self._find, self._judged_backups, self._clock.now())
             steps = plan.taken[0]

@@ -1,10 +1,12 @@
 """The audit log: what a line has, and how it is read over HTTP and on the command line."""
 
 import asyncio
+import gc
 import json
 import re
 import shlex
 import threading
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,11 @@ import pytest
 from seline.access import audit
 from seline.access.audit import CHANGES_MAX, AuditLog
 from seline.clock import Clock
-from seline.domain.document import BOT, DocumentKey
+from seline.domain.document import BOT, Content, DocumentKey
 from seline.manager import changes
 from seline.manager.call_record import CallRecord, DocumentChange, recorded
-from seline.ports.futures import wait_for
+from seline.ports.futures import Promise, wait_for
+from seline.ports.store import Change, Outcome
 from seline.server import Serving
 from tests.clocks import FakeClock
 from tests.command_line import Line, line_at
@@ -41,6 +44,60 @@ async def test_what_is_not_utf_8_is_logged_with_a_question_mark(log: AuditLog) -
 
     [entry] = (await log.read()).entries
     assert (entry.what, entry.changes[0].document) == ("PUT /?", "a.json")
+
+
+def test_a_record_has_a_change_as_soon_as_its_future_is_done() -> None:
+    """The waiter of a future may go on before the future calls its callbacks."""
+    record, future = CallRecord(), Unannounced()
+    key = DocumentKey(BOT, "a.json")
+    record.add(future, [Change(key, changes.look)])
+    content = Content.of(b"{}")
+    future.set_result((Outcome(content=content, changed=True, before=None),))
+
+    assert record.changes() == (DocumentChange("a.json", None, content.revision),)
+
+    announced = weakref.ref(future)
+    future.announce()
+    del future
+    gc.collect()
+    assert announced() is None, "its outcome, which holds a content, was kept"
+    assert len(record.changes()) == 1
+
+
+async def test_a_reader_of_a_record_waits_for_what_is_being_recorded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    record, future = CallRecord(), Promise[tuple[Outcome, ...]]()
+    recording, release = threading.Event(), threading.Event()
+    note = record._note
+
+    def slow(*made: Any) -> None:
+        recording.set()
+        assert release.wait(10)
+        note(*made)
+
+    monkeypatch.setattr(record, "_note", slow)
+    record.add(future, [Change(DocumentKey(BOT, "a.json"), changes.look)])
+    outcome = Outcome(content=Content.of(b"{}"), changed=True)
+    answering = asyncio.create_task(asyncio.to_thread(future.set_result, (outcome,)))
+    await asyncio.to_thread(recording.wait, 10)
+
+    reading = asyncio.create_task(asyncio.to_thread(record.changes))
+    await asyncio.sleep(0.05)
+    release.set()
+
+    assert [change.document for change in await reading] == ["a.json"]
+    await answering
+
+
+class Unannounced(Promise[tuple[Outcome, ...]]):
+    """A future that is done, and does not call its callbacks yet."""
+
+    def announce(self) -> None:
+        super()._invoke_callbacks()  # type: ignore[misc]
+
+    def _invoke_callbacks(self) -> None:
+        pass
 
 
 async def entries(client: Client, query: str = "") -> list[dict[str, Any]]:

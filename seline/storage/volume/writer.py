@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
 from seline.errors import OutcomeUnknown, StoreClosed, VolumeBusy, VolumeFailed
+from seline.ports.futures import Promise
 from seline.ports.store import Atom, Outcome
 
 QUEUED_ATOMS_MAX: Final = 4096
@@ -28,13 +29,6 @@ IDLE_AFTER_S: Final = 0.05
 _log = logging.getLogger("seline.storage")
 
 
-def _promise() -> Future[Any]:
-    """Return a future that cannot be cancelled, because it counts as running."""
-    future = Future[Any]()
-    future.set_running_or_notify_cancel()
-    return future
-
-
 @dataclass(slots=True)
 class Pending:
     """A queued atom and its caller's future."""
@@ -42,7 +36,7 @@ class Pending:
     atom: Atom
     size_bytes: int
     looks: int = 0
-    future: Future[tuple[Outcome, ...]] = field(default_factory=_promise)
+    future: Promise[tuple[Outcome, ...]] = field(default_factory=Promise)
     queued_at_s: float = field(default_factory=time.monotonic)
 
 
@@ -66,6 +60,7 @@ class Writer:
         self._queue: deque[Pending | Task] = deque()
         self._queued_bytes = 0
         self._wake = threading.Condition()
+        """Not a SimpleQueue: that of Python 3.11 may wait without an end in spite of a timeout."""
         self._closing = False
         self._dead: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="seline-writer", daemon=True)
@@ -73,7 +68,7 @@ class Writer:
 
     def submit(self, atom: Atom) -> Future[tuple[Outcome, ...]]:
         """Queue an atom. Raises VolumeBusy if the queue is full, StoreClosed after `close`."""
-        pending = Pending(atom, sum(change.size_hint for change in atom))
+        pending = Pending(atom, sum([change.size_hint for change in atom]))
         with self._wake:
             self._check_open()
             if (
@@ -91,7 +86,7 @@ class Writer:
 
     def between(self, work: Callable[[], Any]) -> Future[Any]:
         """Queue work to run between two batches."""
-        future = _promise()
+        future = Promise[Any]()
         with self._wake:
             self._check_open()
             self._queue.append((work, future))
