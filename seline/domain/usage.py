@@ -43,7 +43,7 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
 
         A disk shared with other programs counts once it has less room than the limit leaves.
         """
-        return max(self._of_disk if self._disk_decides else 0.0, self._of_limit)
+        return max(self._of_disk() if self._disk_decides else 0.0, self._of_limit())
 
     @property
     def refusal_ratio(self) -> float:
@@ -52,10 +52,16 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
         On a shared disk the limit counts, and that the disk has no room left. What other programs
         keep there makes no backup give way.
         """
+        return self.refusal_ratio_after(0)
+
+    def refusal_ratio_after(self, growth_bytes: int) -> float:
+        """Return `refusal_ratio` after a write of so many bytes, or a removal if negative."""
         if self.own_mount:
-            return self.usage_ratio
-        no_room = self.available_bytes <= RESERVE_BYTES_MIN
-        return max(1.0 if no_room else 0.0, self._of_limit)
+            of_disk = self._of_disk(growth_bytes)
+        else:
+            has_room = self.available_bytes - growth_bytes > RESERVE_BYTES_MIN
+            of_disk = 0.0 if has_room else 1.0
+        return max(of_disk, self._of_limit(growth_bytes))
 
     @property
     def level_ratio(self) -> float:
@@ -101,30 +107,19 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
             rooms.append(self.limit_bytes - self.counted_bytes)
         return min(rooms)
 
-    def grown(self, bytes_more: int) -> "Usage":
-        """Return the usage after a write of `bytes_more`, or a removal if that is negative."""
-        return msgspec.structs.replace(
-            self,
-            used_bytes=self.used_bytes + bytes_more,
-            available_bytes=self.available_bytes - bytes_more,
-            documents_bytes=self.documents_bytes + bytes_more,
-            files_bytes=self._own_bytes + bytes_more,
-        )
-
     @property
     def _disk_decides(self) -> bool:
         if self.own_mount or not self.limit_bytes:
             return True
         return self.available_bytes < self.limit_bytes - self._own_bytes
 
-    @property
-    def _of_disk(self) -> float:
+    def _of_disk(self, growth_bytes: int = 0) -> float:
         reach_bytes = self.used_bytes + self.available_bytes
-        return self.used_bytes / reach_bytes if reach_bytes > 0 else 0.0
+        return (self.used_bytes + growth_bytes) / reach_bytes if reach_bytes > 0 else 0.0
 
-    @property
-    def _of_limit(self) -> float:
-        return self.counted_bytes / self.limit_bytes if self.limit_bytes else 0.0
+    def _of_limit(self, growth_bytes: int = 0) -> float:
+        counted_bytes = self.counted_bytes + growth_bytes
+        return counted_bytes / self.limit_bytes if self.limit_bytes else 0.0
 
     @property
     def _own_bytes(self) -> int:
@@ -187,15 +182,15 @@ def next_level(previous: UsageLevel, ratio: float) -> UsageLevel:
     )
 
 
-def room_for(growth_bytes: int, usage: Usage) -> Room:
-    """Return whether a write that needs `growth_bytes` more fits (V9).
+def room_for(growth_bytes: int, usage: Usage, *, freed_bytes: int = 0) -> Room:
+    """Return whether a write that needs `growth_bytes` more fits once `freed_bytes` are freed (V9).
 
     A write that does not grow always fits. One that would reach 90 % sheds old backups first; one
     that would reach 95 % is refused.
     """
     if growth_bytes <= 0:
         return "free"
-    ratio = usage.grown(growth_bytes).refusal_ratio
+    ratio = usage.refusal_ratio_after(growth_bytes - freed_bytes)
     if ratio >= REFUSE_RATIO:
         return "refuse"
     return "shed" if ratio >= SHED_RATIO else "free"

@@ -203,6 +203,11 @@ def test_growing_writes_shed_from_90_percent_and_are_refused_from_95(
     assert room_for(int(growth_mb * MB), limited) == room
 
 
+@pytest.mark.parametrize(("freed_mb", "room"), [(0, "refuse"), (30, "shed"), (51, "free")])
+def test_what_is_freed_makes_room_for_a_growing_write(freed_mb: int, room: Room) -> None:
+    assert room_for(10 * MB, filled(490), freed_bytes=freed_mb * MB) == room
+
+
 def test_a_write_that_would_fill_a_shared_disk_is_refused() -> None:
     shared = a_usage(own_mount=False, available_bytes=3 * MB, limit_bytes=500 * MB)
 

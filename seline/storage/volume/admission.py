@@ -105,14 +105,14 @@ class Admission:
             if has_file and room_for(growth, usage) != "refuse":
                 return True
         freed_bytes, wanted_bytes = 0, max(growth, SHED_BYTES_MIN)
-        if room_for(growth, usage.grown(-wanted_bytes)) == "refuse":
+        if room_for(growth, usage, freed_bytes=wanted_bytes) == "refuse":
             return False
         for dropped in (one for _, backups in self._sheddable() for one in sheddable(backups)):
             has_file = True
             freed_bytes += blocks(dropped.size_bytes)
             if freed_bytes >= wanted_bytes:
                 return True
-        return has_file and room_for(growth, usage.grown(-freed_bytes)) != "refuse"
+        return has_file and room_for(growth, usage, freed_bytes=freed_bytes) != "refuse"
 
     def count_documents(self) -> None:
         """Count the documents on the volume; a person may have added or removed some."""
@@ -145,14 +145,16 @@ class Admission:
 
     def took(self, current: Sequence[Publish], made: Sequence[Backup]) -> None:
         """Update the counts after a commit made these documents current and these backups."""
-        self._documents += sum(map(_count_change, current))
+        documents_bytes = largest_bytes = 0
+        for publish in current:
+            self._documents += _count_change(publish)
+            documents_bytes += _size_change(publish)
+            if publish.content is not None:
+                largest_bytes = max(largest_bytes, publish.content.size_bytes)
         if made:
             self._shed_again_at = 0.0  # older backups may be shed now
-        self.disk_usage.moved(
-            sum(map(_size_change, current)),
-            sum(blocks(backup.size_bytes) for backup in made),
-            largest_bytes=max((p.content.size_bytes for p in current if p.content), default=0),
-        )
+        backups_bytes = sum([blocks(backup.size_bytes) for backup in made])
+        self.disk_usage.moved(documents_bytes, backups_bytes, largest_bytes=largest_bytes)
 
     def _full(self) -> VolumeFull:
         usage = self.disk_usage.usage()
@@ -243,7 +245,7 @@ class Admission:
 
 
 def _growth(plan: Plan) -> int:
-    return sum(blocks(publish.growth_bytes) for publish in plan.publishes)
+    return sum([blocks(publish.growth_bytes) for publish in plan.publishes])
 
 
 def _is_for_documents(publish: Publish) -> bool:

@@ -52,9 +52,8 @@ class DiskUsage:
             if fresh or time.monotonic() - self._walked_at > _WALK_EVERY_S:
                 with contextlib.suppress(OSError):
                     self._walk()
-            with contextlib.suppress(OSError):
-                self._status = os.fstatvfs(self.volume.top)
-            status, unit = self._status, self._status.f_frsize
+            status = self._status = self._measured()
+            unit = status.f_frsize
             return Usage(
                 capacity_bytes=status.f_blocks * unit,
                 used_bytes=(status.f_blocks - status.f_bfree) * unit,
@@ -110,6 +109,12 @@ class DiskUsage:
         except OSError:
             return False
         return True
+
+    def _measured(self) -> os.statvfs_result:
+        try:
+            return os.fstatvfs(self.volume.top)
+        except OSError:
+            return self._status
 
     def _walk(self) -> None:
         volume = self.volume
