@@ -20,6 +20,7 @@ from seline.ports.store import AddedBackup
 from seline.storage.volume import batches as batches_of_the_writer
 from seline.storage.volume import files, reopen
 from seline.storage.volume.commit import sync
+from seline.storage.volume.inspect import Inspector
 from seline.storage.volume.journal import checkpoint as checkpoints
 from seline.storage.volume.journal import prepared, replaying
 from seline.storage.volume.journal.codec import (
@@ -145,6 +146,42 @@ def test_what_cannot_be_replayed_together_is_replayed_one_by_one(
         assert all(len(after.data.backups(name)) == 1 for name in names)
         assert after.verify().findings == ()
     assert list((volume / ".seline" / "staging").iterdir()) == []
+
+
+def test_a_replay_asks_for_documents_before_it_waits_for_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """V3: they come from the disk, which reads them while it writes what is prepared."""
+    names, calls = [f"d{number}.json" for number in range(4)], list[str]()
+    volume = journaled(tmp_path, names)
+    monkeypatch.setattr(prepared, "FILES_MAX", 4)
+    dropped, looked = files.drop_cached_pages, Inspector.look
+    monkeypatch.setattr(
+        files, "drop_cached_pages", lambda *at: (calls.append(f"drop {at[1]}"), dropped(*at))[1]
+    )
+    monkeypatch.setattr(
+        Inspector,
+        "look",
+        lambda self, key: (calls.append(f"look {key.name}"), looked(self, key))[1],
+    )
+    ahead, written = files.read_ahead, sync.Syncer.sync_written
+    monkeypatch.setattr(
+        files, "read_ahead", lambda *place: (calls.append(place[1]), ahead(*place))[1]
+    )
+    monkeypatch.setattr(
+        sync.Syncer,
+        "sync_written",
+        lambda self, some: (calls.append("sync"), written(self, some))[1],
+    )
+
+    with opened(volume) as after:
+        assert [after.data.load_json(name) for name in names] == [value(2)] * len(names)
+
+    assert calls.count("sync") > 1
+    for name in names:
+        read = calls.index(name)
+        assert calls.index(f"drop {name}") < read < calls.index("sync", read)
+        assert calls.index("sync", read) < calls.index(f"look {name}")
 
 
 def test_what_was_prepared_makes_room_first(

@@ -12,7 +12,7 @@ import re
 import stat
 import sys
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
@@ -420,6 +420,13 @@ def drop_cached_pages(directory: int, name: str) -> None:
         return
     with closing(descriptor):
         drop_pages(descriptor)
+
+
+def read_ahead(directory: int, name: str) -> None:
+    """Let the disk begin to read a file. Best effort: of a large one, a part."""
+    if hasattr(os, "posix_fadvise"):
+        with suppress(OSError), closing(open_to_read(directory, name)) as descriptor:
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_WILLNEED)
 
 
 def drop_pages(descriptor: int) -> None:

@@ -201,6 +201,11 @@ class Inspector:
         for key in keys:
             self._drop_pages(self.volume.documents, key.space, key.name)
 
+    def read_ahead(self, keys: Iterable[DocumentKey]) -> None:
+        """Let the disk begin to read these documents, before one is waited for."""
+        for key in keys:
+            files.read_ahead(self.volume.documents(key.space), key.name)
+
     def look_at_backup(self, key: DocumentKey, backup: str) -> Inspection:
         """Read and judge one backup of a document; it is not given time to settle."""
         return self._see(key, self.volume.backups, backup, _at_rest)

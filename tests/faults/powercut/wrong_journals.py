@@ -289,12 +289,6 @@ REPLAYING: Final = {
         ),
         form=FILES_LATER,
     ),
-    "a prepared file is taken for any content": needless(
-        _later(
-            "prepared", "PreparedFiles.take", "file.data == data", ALWAYS, NO_SYNC_OF_THE_JOURNAL
-        ),
-        "a replay has one content for each place",
-    ),
     "what is replayed alone is not synced": needless(
         unsynced("replaying", f"{REPLAY}._write", NO_SYNC_OF_THE_JOURNAL),
         "it is prepared with others, unless that fails: tests/faults/test_journal_edges.py",

@@ -14,7 +14,7 @@ from seline.storage.volume import files
 from seline.storage.volume.commit.sync import Syncer
 from seline.storage.volume.os_errors import describe
 
-FILES_MAX: Final = 64
+FILES_MAX: Final = 128
 """Each needs a descriptor until they are synced."""
 BYTES_MAX: Final = 4 << 20
 """They are in memory and on the volume, beside what they replace."""
@@ -34,9 +34,9 @@ class ReplayedFile(NamedTuple):
     mtime_ns: int
 
 
-def is_enough(wanted: Sequence[ReplayedFile]) -> bool:
+def is_enough(files_wanted: int, bytes_wanted: int) -> bool:
     """Whether no more files are to be prepared together."""
-    return len(wanted) >= FILES_MAX or sum(len(file.data) for file in wanted) >= BYTES_MAX
+    return files_wanted >= FILES_MAX or bytes_wanted >= BYTES_MAX
 
 
 @dataclass(slots=True)
@@ -45,7 +45,10 @@ class PreparedFiles:
 
     staging: int
     syncer: Syncer
-    _ready: dict[str, ReplayedFile] = field(default_factory=dict[str, ReplayedFile])
+    _ready: dict[tuple[int, str, bytes], str] = field(
+        default_factory=dict[tuple[int, str, bytes], str]
+    )
+    """The names in staging/, by directory, name and content."""
 
     def prepare(self, wanted: Sequence[ReplayedFile]) -> None:
         """Write and sync these files; none of them is ready if one fails."""
@@ -56,7 +59,7 @@ class PreparedFiles:
                 staged = f"prepared-{number}"
                 files.unlink(self.staging, staged, missing_ok=True)
                 descriptors.append(files.stage(self.staging, staged, *file[2:]))
-                self._ready[staged] = file
+                self._ready[file.directory, file.name, file.data] = staged
             self.syncer.sync_written(descriptors)
         except OSError as error:
             _log.info("files are replayed one by one, not together: %s", describe(error))
@@ -67,16 +70,12 @@ class PreparedFiles:
 
     def take(self, directory: int, name: str, data: bytes) -> str | None:
         """Return the name in staging/ of a file for this place with these bytes, if it is ready."""
-        for staged, file in self._ready.items():
-            if (file.directory, file.name) == (directory, name) and file.data == data:
-                del self._ready[staged]
-                return staged
-        return None
+        return self._ready.pop((directory, name, data), None)
 
     def discard(self) -> bool:
         """Remove the files that were not taken; return whether there were any."""
         ready, self._ready = self._ready, {}
-        for staged in ready:
+        for staged in ready.values():
             with suppress(OSError):
                 files.unlink(self.staging, staged)
         return bool(ready)

@@ -258,21 +258,33 @@ class JournalReplay:
     def _portions(
         self, histories: Mapping[DocumentKey, DocumentHistory]
     ) -> Iterator[Sequence[DocumentKey]]:
-        """Yield the documents, some at a time, after the files that they may need are prepared."""
+        """Yield the documents, some at a time, after the files that they may need are prepared.
+
+        While these are synced, the disk reads the documents that are to be judged.
+        """
+        for keys, wanted in self._gathered(histories):
+            self.current_documents.inspector.read_ahead(keys)
+            self._prepared.prepare(wanted)
+            wanted.clear()
+            yield keys
+
+    def _gathered(
+        self, histories: Mapping[DocumentKey, DocumentHistory]
+    ) -> Iterator[tuple[Sequence[DocumentKey], list[ReplayedFile]]]:
         keys: list[DocumentKey] = []
         wanted: list[ReplayedFile] = []
+        bytes_wanted = 0
         for key, history in histories.items():
             keys.append(key)
             for file in self._files_of(key, history):
                 wanted.append(file)
-                if is_enough(wanted):
+                bytes_wanted += len(file.data)
+                if is_enough(len(wanted), bytes_wanted):
                     break
-            if is_enough(wanted):
-                self._prepared.prepare(wanted)
-                yield keys
-                keys, wanted = [], []
-        self._prepared.prepare(wanted)
-        yield keys
+            if is_enough(len(wanted), bytes_wanted):
+                yield keys, wanted
+                keys, wanted, bytes_wanted = [], [], 0
+        yield keys, wanted
 
     def _files_of(self, key: DocumentKey, history: DocumentHistory) -> Iterator[ReplayedFile]:
         """Yield the files of a document's backups and of its last content."""
