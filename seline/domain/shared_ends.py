@@ -30,12 +30,11 @@ def _shared(
     """
     same = 0
     for size in PIECES_BYTES:
-        while same < size_max:
-            end = min(same + size, size_max)
-            one, other = pieces(same, end)
+        while same + size < size_max:
+            one, other = pieces(same, same + size)
             if one != other:
                 break
-            same = end
+            same += size
     end = min(same + PIECES_BYTES[-1], size_max)
     one, other = pieces(same, end)
     different = int.from_bytes(one, order) ^ int.from_bytes(other, order)

@@ -145,6 +145,8 @@ class DocumentLocks:
     def _refuse_nested(self, name: str) -> None:
         refuse_in_turn()
         held = _held.get()
+        if not held:
+            return
         active = tuple(lock for lock in held if lock.is_in_block)
         if len(active) < len(held):  # else an import would look at each lock of the one before
             _held.set(active)

@@ -8,7 +8,6 @@ V7  A change that fails, with any error, fails alone: the others are planned wit
 
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from copy import copy
 from datetime import datetime
 from typing import Final, TypeAlias
 
@@ -76,9 +75,11 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
 class Publish(msgspec.Struct, frozen=True, kw_only=True):
     """A document's new content, None to remove it.
 
-    `keeps_file`: no file is written or removed; what only memory holds becomes a backup.
+    `keeps_file`: no file is written or removed; what only memory holds becomes a backup. `key` is
+    that of `found`.
     """
 
+    key: DocumentKey
     found: Found
     content: Content | None
     backup: bool
@@ -86,10 +87,6 @@ class Publish(msgspec.Struct, frozen=True, kw_only=True):
     always: bool
     retain: Retain | None
     keeps_file: bool = False
-
-    @property
-    def key(self) -> DocumentKey:
-        return self.found.key
 
     @property
     def is_recovery(self) -> bool:
@@ -120,12 +117,12 @@ def with_backups(
 
     A change after another one of its batch has none: the backup holds the content before both.
     """
-    return tuple(
+    return tuple([
         msgspec.structs.replace(outcome, backup=backups[key].name)
         if outcome.changed and key in backups and _holds(backups[key], outcome.before)
         else outcome
         for key, outcome in steps
-    )
+    ])  # fmt: skip
 
 
 def _holds(backup: Backup, revision: Revision | None) -> bool:
@@ -195,14 +192,16 @@ class _Draft(msgspec.Struct):
         return not self.touched and (self.found.removed or self.found.may_change)
 
     def publish(self) -> Publish:
+        keeps_file = self.keeps_file
         return Publish(
+            key=self.found.key,
             found=self.found,
             content=self.content,
-            backup=self.backup or (self.keeps_file and self.found.broken),
+            backup=self.backup or (keeps_file and self.found.broken),
             purge=self.purge,
             always=self.always or not self.touched,
             retain=self.retain,
-            keeps_file=self.keeps_file,
+            keeps_file=keeps_file,
         )
 
 
@@ -232,16 +231,17 @@ def plan_batch(
             assert taken, "an atom may change a document only once"
             break
         taken.append(steps)
-        contents = (outcome.content for _, outcome in steps)
-        bytes_brought += sum(content.size_bytes for content in contents if content)
-        atomic = atomic or len({key for key, outcome in steps if outcome.changed}) > 1
+        for _, outcome in steps:
+            bytes_brought += outcome.content.size_bytes if outcome.content else 0
+        if len(steps) > 1:
+            atomic = atomic or len({key for key, outcome in steps if outcome.changed}) > 1
     guarding = _guard(drafts, look, judged_backups, now)
-    publishes = tuple(draft.publish() for draft in drafts.values() if _is_published(draft))
+    publishes = tuple([draft.publish() for draft in drafts.values() if _is_published(draft)])
     return Plan(
         publishes=publishes,
         taken=tuple(taken),
         atomic=(atomic or bool(guarding)) and len(publishes) > 1,
-        rests_on=tuple(draft.found for draft in drafts.values() if draft.rested_on),
+        rests_on=tuple([draft.found for draft in drafts.values() if draft.rested_on]),
         guarding=guarding,
     )
 
@@ -253,9 +253,10 @@ def _guard(
     now: datetime,
 ) -> tuple[Step, ...]:
     """Plan what guards the content before each hand edit and recovery that is published (V11)."""
-    published = [draft for draft in drafts.values() if _is_published(draft)]
+    replacing = [draft for draft in drafts.values() if draft.found.replaced is not None]
+    published = [draft for draft in replacing if _is_published(draft)]
     atom = tuple(change for draft in published for change in draft.guarding(now))
-    return _take(atom, drafts, look, judged_backups, now) or ()
+    return (_take(atom, drafts, look, judged_backups, now) or ()) if atom else ()
 
 
 def _take(
@@ -272,15 +273,16 @@ def _take(
     while changes:
         change = changes.popleft()
         key = change.key
-        if key not in drafts:
+        planned = drafts.get(key)
+        if planned is None:
             check_space_name(key.space)
             found = look(key)
-            drafts[key] = _Draft(found, found.content, found.failure)
-        drafts[key].guard = drafts[key].guard or change.guard
-        drafts[key].mend = drafts[key].mend or not change.preview
+            planned = drafts[key] = _Draft(found, found.content, found.failure)
+        planned.guard = planned.guard or change.guard
+        planned.mend = planned.mend or not change.preview
         draft = trial.get(key)
         if draft is None:
-            draft = trial[key] = copy(drafts[key])
+            draft = trial[key] = msgspec.structs.replace(planned)
         decision = change.decide(draft.current(judged_backups, now))
         if draft.touched and _must_be_first(draft, decision):
             return None

@@ -10,7 +10,7 @@ torn, altered   the last hand edit, else the remembered content if it is the rec
 unreadable  an error; the file is not replaced
 """
 
-from collections.abc import Callable, Collection, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -128,11 +128,11 @@ class CurrentDocuments:
         return index
 
     @contextmanager
-    def writing(self, spaces: Collection[str] | None = None) -> Generator[None]:
-        """Let only the writer change the indexes (else of all spaces) until the block ends."""
+    def writing(self) -> Generator[None]:
+        """Let only the writer change the indexes until the block ends."""
         begun: list[BackupIndex] = []
         try:
-            for space in self.inspector.volume.spaces if spaces is None else spaces:
+            for space in self.inspector.volume.spaces:
                 index = self.backup_index(space)
                 index.begin()
                 begun.append(index)

@@ -289,15 +289,16 @@ class ExchangeCommitter:
 def _as_found(found: Found) -> Publish:
     """Return the publish of a content that is in place already."""
     return Publish(
-        found=found, content=found.content, backup=False, purge=False, always=True, retain=None
-    )
+        key=found.key, found=found, content=found.content, backup=False, purge=False, always=True,
+        retain=None,
+    )  # fmt: skip
 
 
 def _nothing_of(key: DocumentKey) -> Publish:
     """Return a publish that leaves a document as it is."""
     found = Found(key=key, judged=Judged(Verdict.MISSING), content=None, updated_at=None)
     return Publish(
-        found=found, content=None, backup=False, purge=False, always=True, retain=None,
+        key=key, found=found, content=None, backup=False, purge=False, always=True, retain=None,
         keeps_file=True,
     )  # fmt: skip
 

@@ -25,6 +25,9 @@ BLOCK_BYTES: Final = 4096
 SLOTS: Final = 2
 FIRST_BATCH_AT: Final = SLOTS * BLOCK_BYTES
 JOURNAL_FORMAT: Final = 1
+BATCH_OVERHEAD_BYTES: Final = BLOCK_BYTES + 512
+CHANGE_OVERHEAD_BYTES: Final = 512
+"""Upper bounds of what a batch takes beside its changes, and a change beside its contents."""
 DELTA_BYTES_MIN: Final = 2048
 """Below this size a whole content takes no more blocks than a part of it."""
 _DIGEST_BYTES: Final = 16
@@ -75,6 +78,11 @@ class JournalChange(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     @property
     def key(self) -> DocumentKey:
         return DocumentKey(self.space, self.name)
+
+    @property
+    def size_bytes_max(self) -> int:
+        """An upper bound of the bytes that it takes in a batch."""
+        return len(self.data) + len(self.image or b"") + CHANGE_OVERHEAD_BYTES
 
 
 class DroppedBackup(NamedTuple):
@@ -165,8 +173,7 @@ def change_of(
 
 def size_of(changes: Sequence[JournalChange]) -> int:
     """Return an upper bound of the bytes that a batch of these changes takes."""
-    contents = sum(len(change.data) + len(change.image or b"") for change in changes)
-    return contents + 512 * (len(changes) + 1) + BLOCK_BYTES
+    return BATCH_OVERHEAD_BYTES + sum([change.size_bytes_max for change in changes])
 
 
 def batches(data: bytes, *, after_epoch: int) -> Iterator[ReadBatch]:

@@ -55,7 +55,13 @@ from seline.storage.volume.journal.checkpoint import (
     Touched,
     sync_published,
 )
-from seline.storage.volume.journal.codec import Batch, JournalChange, change_of, size_of
+from seline.storage.volume.journal.codec import (
+    BATCH_OVERHEAD_BYTES,
+    Batch,
+    JournalChange,
+    change_of,
+    size_of,
+)
 from seline.storage.volume.journal.journal import Journal, JournalFile, opened_journal_files
 from seline.storage.volume.journal.pending import RETRY_S, PendingDocuments, carried
 from seline.storage.volume.journal.provision import JournalProvision
@@ -184,6 +190,8 @@ class JournalCommitter:
         self.first.add_backups(added)
 
     def make_durable(self, found: Sequence[Found]) -> None:
+        if not found:
+            return
         written = [item for item in found if self._pending.waiting(item.key) is None]
         if not all(map(self.first.syncer.is_known, written)):
             self._checkpoint.wait(check=True)
@@ -267,6 +275,8 @@ class JournalCommitter:
         Returns False if a file cannot be synced: the first form copies it. Raises DirectoryFailed.
         """
         found = [item.found for item in publishes if self._pending.waiting(item.key) is None]
+        if not found:
+            return True
         if not all(map(self.first.syncer.is_known, found)) or any(map(self._is_new, found)):
             self._checkpoint.wait(check=True)
         try:
@@ -286,13 +296,17 @@ class JournalCommitter:
 
     def _backups(self, publishes: Sequence[Publish], now: datetime) -> dict[DocumentKey, Backup]:
         backups: dict[DocumentKey, Backup] = {}
-        with self._current_documents.writing({publish.key.space for publish in publishes}):
-            for publish in publishes:
-                key, before = publish.key, publish.found.content
-                if before is not None and publish.backup:
-                    index = self._current_documents.backup_index(key.space)
-                    after = self._pending.last_backup(key)
-                    backups[key] = index.next_backup(key.name, before, now, after)
+        kept = [
+            (publish.key, before)
+            for publish in publishes
+            if publish.backup and (before := publish.found.content) is not None
+        ]
+        for space in {key.space for key, _ in kept}:
+            with self._current_documents.backup_index(space) as index:
+                for key, before in kept:
+                    if key.space == space:
+                        after = self._pending.last_backup(key)
+                        backups[key] = index.next_backup(key.name, before, now, after)
         return backups
 
     def _changes(
@@ -304,12 +318,14 @@ class JournalCommitter:
     ) -> list[JournalChange] | None:
         """Return the changes as the journal has them, None if they are too large for a batch."""
         changes: list[JournalChange] = []
+        left_bytes = bytes_max - BATCH_OVERHEAD_BYTES
         for publish in publishes:
             change = self._change(publish, backups.get(publish.key), at_ns)
-            if size_of([change]) > bytes_max:
+            left_bytes -= change.size_bytes_max
+            if left_bytes < 0:
                 return None
             changes.append(change)
-        return changes if size_of(changes) <= bytes_max else None
+        return changes
 
     def _change(self, publish: Publish, backup: Backup | None, at_ns: int) -> JournalChange:
         key, before = publish.key, publish.found.content

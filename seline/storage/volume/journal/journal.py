@@ -36,6 +36,7 @@ from seline.storage.volume.os_errors import DirectoryFailed, InDoubt, StagingFai
 
 JOURNAL_NAMES: Final = ("journal-a", "journal-b")
 _NEW: Final = Header(0, 0, is_clean=True)
+_WRITING: Final = "Writing the journal"
 
 
 @dataclass(slots=True)
@@ -139,8 +140,7 @@ class Journal:
         if header.is_clean:
             latest = max(file.header.epoch for file in self.files)
             header = Header(header.number + 1, next_epoch(latest), is_clean=False)
-        with raising(StagingFailed, "Writing the journal"):
-            data = self._encoded(batch, header.epoch)
+        data = self._encoded(batch, header.epoch)
         try:
             if header is not file.header:
                 file.write_header(header)
@@ -156,22 +156,21 @@ class Journal:
     def _encoded(self, batch: Batch, epoch: int) -> bytes:
         """Return the batch's blocks, without the dropped backups if these take too much space.
 
-        A replay may write a backup that was dropped. Raises OSError if there is no room.
+        A replay may write a backup that was dropped. Raises StagingFailed if there is no room.
         """
         data = encode_batch(batch, epoch=epoch, number=self._number + 1)
         if not self.has_room_for(len(data)):
             batch = Batch(changes=batch.changes)
             data = encode_batch(batch, epoch=epoch, number=self._number + 1)
         if not self.has_room_for(len(data)):
-            raise OSError(errno.ENOSPC, "the journal is full")
+            raise StagingFailed(OSError(errno.ENOSPC, "the journal is full"), _WRITING)
         return data
 
     def _take_back(self, file: JournalFile, error: OSError) -> NoReturn:
         """Overwrite the beginning of a batch that failed: the kernel may have all of it."""
-        doing = "Writing the journal"
-        with raising(InDoubt, doing):
+        with raising(InDoubt, _WRITING):
             files.overwrite(file.descriptor, bytes(BLOCK_BYTES), file.tail)
-        raise StagingFailed(error, doing) from error
+        raise StagingFailed(error, _WRITING) from error
 
     def is_in_place(self, volume: VolumeDirectory) -> bool:
         """Whether the files have their names; another program may have removed them."""

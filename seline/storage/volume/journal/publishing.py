@@ -191,8 +191,8 @@ class Publisher:
 
 def _as_publish(document: Unpublished) -> Publish:
     return Publish(
-        found=document.found, content=document.content, backup=True, purge=False, always=False,
-        retain=None,
+        key=document.key, found=document.found, content=document.content, backup=True,
+        purge=False, always=False, retain=None,
     )  # fmt: skip
 
 
