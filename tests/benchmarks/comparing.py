@@ -28,6 +28,7 @@ from tests.benchmarks.embedded import (
 from tests.benchmarks.page_of_peers import LIMIT, Compared, page
 from tests.benchmarks.peers import Peer, SelinePeer, Writers
 from tests.benchmarks.place import describe
+from tests.benchmarks.profiling import parts_of_a_save
 from tests.benchmarks.servers import (
     PostgresPeer,
     PostgresWithoutQueue,
@@ -127,6 +128,7 @@ async def _compare(here: Path) -> Compared:
     installed = [peer() for peer in PEERS if not peer.lacks()]
     micros: dict[tuple[str, str], float] = {}
     await _measure(WORKS[0], installed, here / "first")  # a new disk is slower at first
+    parts = await parts_of_a_save(here / "parts")
     for number, work in enumerate(WORKS):
         micros |= await _measure(work, installed, here / f"work{number}")
         print(f"  {work.title}", flush=True)
@@ -140,6 +142,7 @@ async def _compare(here: Path) -> Compared:
         peers=installed,
         missing={peer.title: peer.lacks() for peer in PEERS if peer.lacks()},
         micros=micros,
+        parts=parts,
     )
 
 

@@ -38,11 +38,25 @@ and code that a bot would have to bring. The rows without the queue show what th
 makes its own transaction. A store marked * blocks the event loop of the bot while the disk works:
 that saves two switches of thread, and the bot answers no one in that time.
 """
+PARTS = """
+## Where the time of a save goes
+
+Measured in the same run, in 2,000 saves of 1 KiB by one writer: the median of each part, and what
+the mean of whole saves is longer. The probes add about 5 µs. A row in which a thread wakes has a
+switch of thread, which any store takes that leaves the event loop free. The rows that are neither
+that nor the disk are Python, and about 14 system calls.
+
+| part | µs |
+|---|---|
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Compared:
-    """What one run found. `limited`: the works that a flush limits. `micros`: by store and work."""
+    """What one run found. `limited`: the works that a flush limits. `micros`: by store and work.
+
+    `parts`: µs of each part of a save.
+    """
 
     place: str
     cores: int
@@ -53,6 +67,7 @@ class Compared:
     peers: Sequence[Peer]
     missing: Mapping[str, str]
     micros: Mapping[tuple[str, str], float]
+    parts: Mapping[str, float]
 
 
 def page(compared: Compared) -> str:
@@ -63,8 +78,12 @@ def page(compared: Compared) -> str:
         rounds=compared.rounds,
         turn_ms=compared.turn_s * 1e3,
     )
-    parts = [head, *_table(compared), "", *_places(compared), WHAT.rstrip(), "", *_stores(compared)]
-    return "\n".join(parts) + "\n"
+    parts = [f"| {what} | {micros:,.0f} |" for what, micros in compared.parts.items()]
+    lines = [
+        head, *_table(compared), "", *_places(compared), WHAT.rstrip(), PARTS.rstrip(), *parts,
+        f"| **together** | {sum(compared.parts.values()):,.0f} |", "", *_stores(compared),
+    ]  # fmt: skip
+    return "\n".join(lines) + "\n"
 
 
 def _table(compared: Compared) -> Iterator[str]:

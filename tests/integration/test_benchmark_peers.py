@@ -12,6 +12,7 @@ from tests.benchmarks.comparing import ITEM, PEERS, WORKS
 from tests.benchmarks.embedded import SqlitePeer, TinydbPeer
 from tests.benchmarks.page_of_peers import LIMIT, Compared, page
 from tests.benchmarks.peers import Fields, Peer, SelinePeer
+from tests.benchmarks.profiling import MORE, PARTS, parts_of_a_save
 
 
 @pytest.fixture
@@ -88,6 +89,7 @@ def test_the_page_ranks_what_survives_a_power_cut_and_names_what_was_not_measure
                 ("Seline", "a load of 1 KiB"): 8.0,
                 ("sqlite3", "a load of 1 KiB"): 24.0,
             },
+            parts={"the value is encoded": 40.0, "the disk syncs it": 250.0},
         )
     )
 
@@ -98,7 +100,15 @@ def test_the_page_ranks_what_survives_a_power_cut_and_names_what_was_not_measure
     assert "Seline is first in 1 of 2 columns" in text
     assert "- a save of 1 KiB: 2 of 2; the first, sqlite3, is 2.0 times as fast" in text
     assert "- a load of 1 KiB: first of 2, 3.0 times as fast as the next, sqlite3" in text
+    assert "| the disk syncs it | 250 |\n| **together** | 290 |\n" in text
     assert "| Redis | not measured | redis-server was not installed |" in text
+
+
+async def test_each_part_of_a_save_is_measured(tmp_path: Path) -> None:
+    parts = await parts_of_a_save(tmp_path / "data", saves=50)
+
+    assert list(parts) == [*(what for _, what in PARTS), MORE]
+    assert all(parts[what] > 0 for _, what in PARTS)
 
 
 class Unsafe(TinydbPeer):
