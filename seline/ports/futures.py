@@ -27,7 +27,7 @@ _in_turn: contextvars.ContextVar[bool] = contextvars.ContextVar("seline_in_turn"
 
 
 class Promise(Future[T]):
-    """A future that cannot be cancelled: what it stands for happens even if nobody waits."""
+    """A future that cannot be cancelled: the work is done whether or not a caller waits."""
 
     def cancel(self) -> bool:
         """Do nothing, and return False."""
