@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ from seline.storage.volume.journal.codec import (
     encode_batch,
 )
 from seline.storage.volume.journal.journal import JournalFile, damaged
+from seline.storage.volume.known_names import SETTLED_NS
 from tests.clocks import FakeClock
 from tests.faults.injection import failing_call, incident_kinds, store_of
 from tests.faults.test_only_in_the_journal import wait_for
@@ -544,6 +546,7 @@ def test_a_journal_that_another_program_removed_is_made_anew(
 ) -> None:
     """Else what is acknowledged from then on is in a file that no start finds."""
     for number, name in enumerate(NAMES):
+        time.sleep(2 * SETTLED_NS / 1e9)  # so that the names are known when they are looked at
         seline.data.save_json("a.json", value(number))
         (tmp_path / "data" / ".seline" / name).unlink()
         seline.data.save_json("b.json", value(number))
@@ -552,6 +555,30 @@ def test_a_journal_that_another_program_removed_is_made_anew(
         with opened(crashed(tmp_path / str(number), tmp_path / "data")) as again:
             assert again.data.load_json("b.json") == value(number)
     assert sizes(tmp_path / "data") == {JOURNAL_BYTES}
+
+
+def test_a_save_does_not_look_at_the_journal_again(
+    seline: Seline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A look makes the next write record its time precisely, and its sync a third slower."""
+    looked_at: list[str] = []
+
+    def status(directory: int, name: str) -> os.stat_result:
+        looked_at.append(name)
+        return real(directory, name)
+
+    real = files.status
+    monkeypatch.setattr(files, "status", status)
+    seline.data.save_json("a.json", value(1))
+    time.sleep(2 * SETTLED_NS / 1e9)
+    seline.data.save_json("a.json", value(2))
+    assert set(NAMES) <= set(looked_at)
+    looked_at.clear()
+
+    for number in range(3):
+        seline.data.save_json("a.json", value(number))
+
+    assert not set(NAMES) & set(looked_at)
 
 
 # an interrupted replay

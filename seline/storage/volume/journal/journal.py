@@ -32,6 +32,7 @@ from seline.storage.volume.journal.codec import (
     has_gap,
     next_epoch,
 )
+from seline.storage.volume.known_names import KnownNames
 from seline.storage.volume.os_errors import DirectoryFailed, InDoubt, StagingFailed, raising
 
 JOURNAL_NAMES: Final = ("journal-a", "journal-b")
@@ -118,6 +119,7 @@ class Journal:
         self.files = journal_files
         self.active = journal_files[0]
         self._inodes = [os.fstat(file.descriptor).st_ino for file in journal_files]
+        self._names = KnownNames()
         self._number = 0
 
     @property
@@ -175,10 +177,16 @@ class Journal:
     def is_in_place(self, volume: VolumeDirectory) -> bool:
         """Whether the files have their names; another program may have removed them."""
         try:
+            directory = os.fstat(volume.seline)
+            if self._names.are_unchanged(directory):
+                return True
             named = [files.status(volume.seline, file.name).st_ino for file in self.files]
         except OSError:
             return False
-        return named == self._inodes
+        if named != self._inodes:
+            return False
+        self._names.note(directory)
+        return True
 
     def switch(self) -> None:
         """Let the other file, which is clean, take the batches from now on."""
