@@ -8,6 +8,7 @@ from typing import Final
 import msgspec
 
 from seline.domain.left_out import UNREADABLE, Entry, FileKind
+from seline.pacing import NAMES, paced
 
 NESTED_MAX: Final = 10_000
 """How many entries of sub-directories a listing looks at unless more are asked for."""
@@ -23,7 +24,7 @@ def scan(
     `closed` has the paths that are not listed, and why. Blocks. Raises OSError only for the
     directory itself.
     """
-    entries = list(_entries(directory, "", ""))
+    entries = list(paced(_entries(directory, "", ""), NAMES))
     room, unlisted = nested_max, closed or {}
     for index, entry in enumerate(entries):  # the list grows by what each folder holds
         if entry.kind is not FileKind.FOLDER:

@@ -29,7 +29,7 @@ class Stamp(NamedTuple):
     counter: int
 
 
-class Backup(msgspec.Struct, frozen=True, kw_only=True):
+class Backup(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One earlier content of a document.
 
     `verdict` is the text of a `Verdict`, or `unchecked` if the file was not read yet. `revision` is

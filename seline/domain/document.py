@@ -122,8 +122,7 @@ class Document:
     updated_at: datetime
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DocumentInfo:
+class DocumentInfo(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A document's metadata.
 
     `verdict` is the text of a `Verdict` (`sound`, `torn`, …). `revision` is None if the content is

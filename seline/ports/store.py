@@ -304,4 +304,4 @@ def current_revision(store: DocumentStore, key: DocumentKey) -> Revision | None:
 def keys_with_backups(store: DocumentStore, space: str) -> list[DocumentKey]:
     """List the documents of a space that have backups, deleted ones included, by name. Blocks."""
     infos = [*store.documents(space), *store.documents(space, deleted=True)]
-    return sorted(DocumentKey(space, info.name) for info in infos if info.backup_count)
+    return [DocumentKey(space, name) for name in sorted(i.name for i in infos if i.backup_count)]

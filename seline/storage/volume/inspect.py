@@ -18,6 +18,7 @@ from seline.domain.document import BOT, Content, DocumentKey, Revision
 from seline.domain.json_codec import hint_for
 from seline.domain.verdict import DAMAGED, Judged, Verdict, judge
 from seline.errors import UnsupportedFormat
+from seline.pacing import paced
 from seline.quoting import quoted
 from seline.storage.volume import files
 from seline.storage.volume.cache import Cache
@@ -137,13 +138,13 @@ class Inspector:
 
     def changed_outside(self) -> list[str]:
         """Return the bot's documents that are not as memory knows them: removed, edited, broken."""
-        expected, there = sorted(self._expected), set(self.volume.document_names(BOT))
-        return [
+        expected, there = list(self._expected), set(self.volume.document_names(BOT))
+        return sorted(
             key.name
-            for key in expected
+            for key in paced(expected)
             if key.name not in there
             or ((self.last_known(key) or self.last_edit(key)) and self.peek(key) is None)
-        ]
+        )
 
     def written(self, key: DocumentKey, identity: FileIdentity, content: Content) -> None:
         """Remember what a commit made current; bytes on another disk go away, and are not kept."""

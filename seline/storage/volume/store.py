@@ -19,6 +19,7 @@ from seline.domain.checksum import decode_checksum
 from seline.domain.document import Content, DocumentInfo, DocumentKey, Revision
 from seline.domain.verdict import DAMAGED, UNCHECKED, Judged, Verdict
 from seline.errors import BackupNotFound, SelineError, UnsupportedFormat
+from seline.pacing import paced
 from seline.ports.store import AddedBackup, Atom, Outcome, Retain, Snapshot
 from seline.storage.volume import files
 from seline.storage.volume.batches import Batches
@@ -82,8 +83,9 @@ class VolumeStore:
         counts = self.current_documents.backup_index(space).counts()
         names = self._document_names(space)
         if deleted:
-            return [self._deleted(space, name) for name in sorted(counts.keys() - set(names))]
-        infos = (self._info(DocumentKey(space, name), counts.get(name, 0)) for name in names)
+            gone = sorted(counts.keys() - set(names))
+            return [self._deleted(space, name) for name in paced(gone)]
+        infos = (self._info(DocumentKey(space, name), counts.get(name, 0)) for name in paced(names))
         return [info for info in infos if info is not None]
 
     @while_open
@@ -138,26 +140,28 @@ class VolumeStore:
 
     def _document_names(self, space: str) -> list[str]:
         """List a space's documents by name, sorted; what the journal has counts."""
-        names, overlay = set(self.volume.document_names(space)), self.batches.committer.overlay
-        for key in overlay.unpublished:
-            held = overlay.answer(key)
-            if key.space == space and isinstance(held, Content):
-                names.add(key.name)
-            elif key.space == space and held is None:
-                names.discard(key.name)
-        return sorted(names)
+        overlay = self.batches.committer.overlay  # first: a file may be published in between
+        held = {key.name: overlay.answer(key) for key in overlay.unpublished if key.space == space}
+        names = self.volume.document_names(space)
+        if not held:
+            return names
+        added = {name for name, answer in held.items() if isinstance(answer, Content)}
+        removed = {name for name, answer in held.items() if answer is None}
+        return sorted(added.union(names) - removed)
 
     def _info(self, key: DocumentKey, backup_count: int) -> DocumentInfo | None:
-        known, held_since = self.peek(key), self.batches.committer.overlay.instant(key)
-        if isinstance(known, Content) and held_since is not None:
-            return DocumentInfo(
-                name=key.name,
-                revision=known.revision,
-                size_bytes=known.size_bytes,
-                updated_at=held_since,
-                verdict=str(Verdict.SOUND),
-                backup_count=backup_count,
-            )
+        known = self.peek(key)
+        if isinstance(known, Content):
+            updated_at = self.remembered_at(key, known)
+            if updated_at is not None:
+                return DocumentInfo(
+                    name=key.name,
+                    revision=known.revision,
+                    size_bytes=known.size_bytes,
+                    updated_at=updated_at,
+                    verdict=str(Verdict.SOUND),
+                    backup_count=backup_count,
+                )
         directory = self.volume.documents(key.space)
         try:
             status = files.status(directory, key.name)
