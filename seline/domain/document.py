@@ -138,25 +138,30 @@ class DocumentInfo(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 def check_document_name(name: str) -> str:
-    """Return `name` if it is a valid document name. Raises InvalidDocumentName with the reason.
+    """Return `name` if it is a valid document name. Raises InvalidDocumentName with the reason."""
+    return bot_document(name).name
+
+
+def bot_document(name: str) -> DocumentKey:
+    """Return the key of a document of the bot's. Raises InvalidDocumentName with the reason.
 
     Results are cached, because every call of the library checks its name.
     """
     try:
-        return _checked(name)
+        return _bot_document(name)
     except TypeError:  # an unhashable name, such as a list, cannot be a key of the cache
-        return _checked.__wrapped__(name)
+        return _bot_document.__wrapped__(name)
 
 
 @lru_cache(maxsize=16_384)
-def _checked(name: str) -> str:
+def _bot_document(name: str) -> DocumentKey:
     reason = why_invalid_name(name)
     if reason:
         hint = _OTHER_NAME if name == METADATA_NAME else None
         raise InvalidDocumentName(
             f"{name!r} is not a document's name: {reason}.", hint=hint, name=str(name)
         )
-    return name
+    return DocumentKey(BOT, name)
 
 
 def is_space_name(space: str) -> bool:

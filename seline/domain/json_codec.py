@@ -121,10 +121,11 @@ def encode_decoded(value: Json) -> bytes:
 def decode(data: bytes) -> Json:
     """Return the value of bytes that are known to be strict JSON. Raises NotJson."""
     try:
-        return cast("Json", _DECODER.decode(data))
+        value: Json = _DECODER.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         decode_strict(data)
         raise NotJson(str(error)) from error
+    return value
 
 
 def decode_strict(data: bytes, *, depth_max: int = DEPTH_MAX) -> Json:

@@ -85,6 +85,10 @@ class AwaitedStore(NeverCopied):
             raise StoreClosed
         return self.opened
 
+    def ready(self) -> DocumentStore | None:
+        """Return the store if it is open, else None. In a forked child its calls are refused."""
+        return None if self.is_closing else self.opened
+
     def _opening(self) -> Future[DocumentStore]:
         """Return the attempt to open the store: a new one if it may be repeated after a failure."""
         with self._attempt:

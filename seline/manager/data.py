@@ -13,7 +13,6 @@ from typing import Any, Final, TypeVar, cast, overload
 from seline.domain import pins as pinning
 from seline.domain.backup import Backup
 from seline.domain.document import (
-    BOT,
     Content,
     Document,
     DocumentInfo,
@@ -21,7 +20,7 @@ from seline.domain.document import (
     IfMatch,
     Json,
     Revision,
-    check_document_name,
+    bot_document,
 )
 from seline.domain.json_codec import decode
 from seline.domain.json_pointer import tokens_of
@@ -72,7 +71,7 @@ class DataManager:
         to remove most of the document (V11). Raises NotSerializable, DocumentTooLarge,
         RevisionMismatch, DocumentUnrecoverable, DocumentBusy, StorageError.
         """
-        key = _key(name)
+        key = bot_document(name)
         content = content_of(value, self.store.limits)
         outcome = await self.store.save(
             key, content, backup=backup, if_match=if_match, shrink=shrink
@@ -97,7 +96,7 @@ class DataManager:
         `msgspec.Struct` or `list[…]` of one. Raises WrongShape if it is not of this type, and
         DocumentNotFound if there is no document and `{}` is not of this type.
         """
-        content = await served_content(self.store, _key(name))
+        content = await served_content(self.store, bot_document(name))
         if content is None and default is not _MISSING:
             return default
         data = b"{}" if content is None else content.data
@@ -124,7 +123,7 @@ class DataManager:
         known = self.known_content(name)
         if known is not None:
             return known
-        key = _key(name)
+        key = bot_document(name)
         content = await served_content(self.store, key)
         if content is None:
             raise not_found(name)
@@ -136,7 +135,7 @@ class DataManager:
 
     def known_content(self, name: str) -> tuple[Content, datetime] | None:
         """Return the same if one stat shows that memory has it, else None. Nothing waits."""
-        return known_content(self.store, _key(name))
+        return known_content(self.store, bot_document(name))
 
     async def update_field(
         self,
@@ -153,7 +152,7 @@ class DataManager:
         Return the revision. A missing document is created. `shrink=True` as in `save_json`.
         Raises NotAnObject for a list or a plain value.
         """
-        key = _key(name)
+        key = bot_document(name)
         if not isinstance(field, str):
             raise InvalidRequest(f"A field's name is text, not {type(field).__name__}.")
         await self.store.open()
@@ -178,7 +177,7 @@ class DataManager:
         a list. Return the revision. A missing document or list is created. However long the list
         is, only the item is encoded. Raises PathNotFound if something else is there.
         """
-        key, levels = _key(name), len(tokens_of(path)) + 1
+        key, levels = bot_document(name), len(tokens_of(path)) + 1
         await self.store.open()
         limits = self.store.limits
         nested = item
@@ -201,7 +200,7 @@ class DataManager:
         a call that would wait for its own turn (a save, a recovery) raises NestedEdit in it.
         `shrink=True` as in `save_json`.
         """
-        key = _key(name)
+        key = bot_document(name)
         await self.store.open()
         decide = changes.update(
             function, self.store.limits, guard=self.store.guard(key, shrink=shrink)
@@ -223,7 +222,7 @@ class DataManager:
 
         Return the revision, and whether the document was created. Raises as `save_json` does.
         """
-        key = _key(name)
+        key = bot_document(name)
         await self.store.open()
         decide = changes.update(
             partial(merged, patch=patch),
@@ -245,11 +244,11 @@ class DataManager:
         NestedEdit, DocumentBusy; RevisionMismatch if the lock was lost.
         """
         default = {} if default is _MISSING else default
-        return blocks.edit(self.store, _key(name), default, backup=backup)
+        return blocks.edit(self.store, bot_document(name), default, backup=backup)
 
     def transaction(self, *names: str, backup: bool = True) -> AbstractAsyncContextManager[Changes]:
         """Open a block that locks several documents and changes all or none of them (V5)."""
-        return blocks.transaction(self.store, [_key(name) for name in names], backup=backup)
+        return blocks.transaction(self.store, [bot_document(name) for name in names], backup=backup)
 
     # deleting, giving up, going back
 
@@ -262,7 +261,7 @@ class DataManager:
         same and changes nothing. `copies` of the result says until when a copy at a destination may
         still hold what was purged. Raises DocumentNotFound.
         """
-        key = _key(name)
+        key = bot_document(name)
         copies: Sequence[HeldCopy] = ()
         decide = changes.delete(if_match=if_match)
         if purge:
@@ -282,7 +281,7 @@ class DataManager:
 
         Raises DocumentNotFound, and InvalidRequest for a sound document.
         """
-        await self._decided(_key(name), changes.reset, dry_run=dry_run)
+        await self._decided(bot_document(name), changes.reset, dry_run=dry_run)
         return Reset(document=name, quarantined=True, dry_run=dry_run)
 
     async def restore_from_backup(self, name: str) -> bool:
@@ -314,7 +313,7 @@ class DataManager:
         self, name: str, backup: str | None, path: str, if_match: IfMatch, *, dry_run: bool
     ) -> tuple[Restored, RestorePlan]:
         """Restore as `restore` does; return also the contents before and after."""
-        key = _key(name)
+        key = bot_document(name)
         if path and backup is None:
             raise InvalidRequest(
                 "A path is restored from the backup that you name, and none is named.",
@@ -351,7 +350,7 @@ class DataManager:
 
     async def backups(self, name: str) -> list[Backup]:
         """List a document's backups, newest first, each judged, with the reason why it is kept."""
-        key = _key(name)
+        key = bot_document(name)
         store = await self.store.open()
         listed = await self.store.listing(lambda: backups.judged_backups(store, key))
         if not listed and not await self.store.exists(key):
@@ -371,7 +370,7 @@ class DataManager:
 
     async def unpin(self, name: str, backup: str) -> None:
         """Return a backup to rotation, also a broken one. Raises BackupNotFound."""
-        key = _key(name)
+        key = bot_document(name)
         store = await self.store.open()
         revision = await self.store.reading(
             lambda: backups.backup_revision(store, self.store.pins, key, backup)
@@ -446,7 +445,7 @@ class DataManager:
         return purge, copies
 
     async def _backup_content(self, name: str, backup: str) -> Content:
-        return await backup_content(self.store, _key(name), backup)
+        return await backup_content(self.store, bot_document(name), backup)
 
     def _pinned_because(self, name: str, revision: Revision) -> str | None:
         """Return the reason of a pin, None if there is none."""
@@ -458,10 +457,6 @@ class DataManager:
     ) -> None:
         await self.store.open()
         await wait_for(self.store.submit((self.store.pins.change(function),)))
-
-
-def _key(name: str) -> DocumentKey:
-    return DocumentKey(BOT, check_document_name(name))
 
 
 def _revision(outcome: Outcome) -> Revision:

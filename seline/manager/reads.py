@@ -32,7 +32,7 @@ async def served_content(managed: ManagedStore, key: DocumentKey) -> Content | N
     a process that ends before would find it unsettled for ever.
     Raises DocumentUnrecoverable, DocumentUnreadable, StorageError.
     """
-    store = await managed.open()
+    store = managed.ready() or await managed.open()
     slow = managed.is_slow() and not in_turn()
     known = await managed.reading(lambda: store.peek(key)) if slow else store.peek(key)
     if isinstance(known, Content):
@@ -58,8 +58,8 @@ def known_content(managed: ManagedStore, key: DocumentKey) -> tuple[Content, dat
     One stat shows that the file has not changed; nothing is asked of a slow disk. Raises
     StoreClosed, ForkedStore.
     """
-    store = managed.opened
-    if store is None or managed.is_closing or managed.is_slow():
+    store = managed.ready()
+    if store is None or managed.is_slow():
         return None
     content = store.peek(key)
     if not isinstance(content, Content):

@@ -16,7 +16,7 @@ from seline.clock import parse_instant
 from seline.domain.backup import parse_backup_name
 from seline.domain.copy import Copy
 from seline.domain.difference import Difference, difference_of
-from seline.domain.document import BOT, Content, DocumentKey, Revision, check_document_name
+from seline.domain.document import Content, DocumentKey, Revision, bot_document
 from seline.domain.json_codec import NotJson, decode_given, normalised
 from seline.domain.recovery import choose_backup
 from seline.errors import (
@@ -69,7 +69,7 @@ async def compare_contents(
     either. Raises DocumentNotFound, BackupNotFound, CopyNotFound, DestinationNotFound,
     InvalidRequest for a content that is not JSON, and what reading each raises.
     """
-    key = DocumentKey(BOT, check_document_name(name))
+    key = bot_document(name)
     to, after_content = await _content(store, copies, key, after)
     if before:
         of, before_content = await _content(store, copies, key, before)

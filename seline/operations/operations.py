@@ -10,7 +10,7 @@ from typing import Final
 from seline.domain.alerts.lifecycle import Alert
 from seline.domain.backup import Backup
 from seline.domain.copy import Copy, CopyInfo
-from seline.domain.document import BOT, Content, DocumentInfo, DocumentKey, check_document_name
+from seline.domain.document import BOT, Content, DocumentInfo, bot_document
 from seline.domain.readable_export import ImportReport, only_named
 from seline.domain.report import Pruned, VerifyReport
 from seline.domain.usage import Usage
@@ -235,13 +235,13 @@ class Operations:
 
     async def raw(self, name: str) -> bytes:
         """Return a document's bytes as they are on the volume, sound or not."""
-        key = DocumentKey(BOT, check_document_name(name))
+        key = bot_document(name)
         store = await self.store.open()
         return await self.store.reading(lambda: store.medium.raw(key))
 
     async def backup_content(self, name: str, backup: str) -> Content:
         """Return a backup's bytes. Raises BackupNotFound, also for one that is not sound."""
-        key = DocumentKey(BOT, check_document_name(name))
+        key = bot_document(name)
         return await backup_content(self.store, key, backup)
 
     async def diff(self, name: str, before: str = "", after: str = CURRENT) -> Comparison:

@@ -101,7 +101,7 @@ async def reads(here: Path) -> None:
             ratios.append(load_s / raw_s)
             loads.append(load_s)
     detail = f"a load takes {statistics.median(loads) * 1e6:.1f} µs"
-    print_measure("a hot load of 1 KiB / stat + decode", ratio(ratios), "≤ 4", detail)
+    print_measure("a hot load of 1 KiB / stat + decode", ratio(ratios), "≤ 1.6", detail)
 
 
 async def export(here: Path) -> None:

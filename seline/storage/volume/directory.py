@@ -169,11 +169,17 @@ class VolumeDirectory:
 
     def documents(self, space: str) -> int:
         """Return the descriptor of a space's documents; FileNotFoundError if there is no space."""
-        return _opened(self._documents, space)
+        try:
+            return self._documents[space]
+        except KeyError:
+            raise _no_space(space) from None
 
     def backups(self, space: str) -> int:
         """Return the descriptor of a space's backups; FileNotFoundError if there is no space."""
-        return _opened(self._backups, space)
+        try:
+            return self._backups[space]
+        except KeyError:
+            raise _no_space(space) from None
 
     def document_names(self, space: str) -> list[str]:
         """List a space's documents by name, sorted. Raises StorageError."""
@@ -502,11 +508,8 @@ def opened_in_this_process(top: int) -> list[VolumeDirectory]:
     return [volume for volume in held if volume.device_and_inode == there]
 
 
-def _opened(descriptors: dict[str, int], space: str) -> int:
-    try:
-        return descriptors[space]
-    except KeyError:
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), space) from None
+def _no_space(space: str) -> FileNotFoundError:
+    return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), space)
 
 
 def may_write(path: str) -> bool:

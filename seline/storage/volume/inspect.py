@@ -92,7 +92,9 @@ class Inspector:
             return None
         if not self.capabilities.fine_timestamps and time.time_ns() - status.st_ctime_ns < YOUNG_NS:
             return None
-        return entry[1] if self._changed_aside(key) is None else None
+        if self._asides and self._changed_aside(key) is not None:
+            return None
+        return entry[1]
 
     def remembered_at(self, key: DocumentKey, content: Content) -> datetime | None:
         """Return the mtime of the file that `content` was read from, None if it is not known."""

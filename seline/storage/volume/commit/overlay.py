@@ -63,7 +63,7 @@ class Overlay:
     def answer(self, key: DocumentKey) -> Answer | UnsetType:
         """Return what to answer a reader, UNSET if the file is to be read."""
         held = self._held.get(key, UNSET)  # before the doubt, which is set before it is released
-        return _unknown(key) if key in self._in_doubt else held
+        return _unknown(key) if self._in_doubt and key in self._in_doubt else held
 
     def check_known(self, key: DocumentKey) -> None:
         """Raise VolumeFailed if the outcome of the document's last change is unknown."""

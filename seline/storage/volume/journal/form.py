@@ -108,6 +108,7 @@ class JournalCommitter:
         `make_room` frees space for a replay that meets a full disk, until it returns False.
         """
         self.first = first
+        self.overlay: Overlay = first.overlay
         self._volume = volume
         self._capabilities = capabilities
         self._current_documents = current_documents
@@ -130,10 +131,6 @@ class JournalCommitter:
         self._unreplayed: Sequence[DocumentKey] = ()
 
     # the interface
-
-    @property
-    def overlay(self) -> Overlay:
-        return self.first.overlay
 
     @property
     def form(self) -> Capability:
