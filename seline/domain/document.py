@@ -52,11 +52,26 @@ ABSENT: Final = Absent.ABSENT
 IfMatch: TypeAlias = Revision | Absent | None
 
 
+class Origin(NamedTuple):
+    """How a content was made: by other bytes from `at` to `end` of the one with revision `base`.
+
+    `digest` is that of the bytes before `at`. The value that was changed begins at `value_at` of
+    the new content; it ends at `until` or later.
+    """
+
+    base: Revision
+    at: int
+    end: int
+    digest: Any
+    value_at: int
+    until: int
+
+
 class Content(msgspec.Struct, frozen=True, eq=False):
     """A document's bytes and their revision; the bytes are in memory, or read on demand.
 
-    `is_encoded`: they are what `encode` makes of their value. `hashed` is the digest of so many
-    first bytes.
+    `is_encoded`: they are what `encode` makes of their value. `origin`: how they were made from the
+    content before, if only a part was changed.
     """
 
     revision: Revision
@@ -64,7 +79,7 @@ class Content(msgspec.Struct, frozen=True, eq=False):
     held: bytes | None
     load: Callable[[], bytes] | None = None
     is_encoded: bool = False
-    hashed: tuple[int, Any] | None = None
+    origin: Origin | None = None
 
     def __eq__(self, other: object) -> bool:
         """Contents with the same bytes are equal."""
@@ -78,24 +93,23 @@ class Content(msgspec.Struct, frozen=True, eq=False):
         """Return `data` with its revision."""
         return cls(hashlib.sha256(data).hexdigest(), len(data), data, is_encoded=is_encoded)
 
-    def spliced(self, at: int, end: int, new: bytes) -> "Content":
+    def spliced(self, at: int, end: int, new: bytes, value_at: int) -> "Content":
         """Return an encoded content with other bytes from `at` to `end`; hash what follows `at`.
 
-        If something before `at` is changed next, everything is hashed again.
+        They are all or a part of the value at `value_at` of the result. If something before `at` is
+        changed next, everything is hashed again.
         """
-        before = self.data
+        before = memoryview(self.data)
         data = b"".join((before[:at], new, before[end:]))
-        hashed, digest = (
-            (self.hashed[0], self.hashed[1].copy())
-            if self.hashed is not None and self.hashed[0] <= at
-            else (0, hashlib.sha256())
-        )
-        bytes_view = memoryview(data)
-        digest.update(bytes_view[hashed:at])
-        beginning = at, digest.copy()
-        digest.update(bytes_view[at:])
+        hashed, digest = 0, hashlib.sha256()
+        if self.origin is not None and self.origin.at <= at:
+            hashed, digest = self.origin.at, self.origin.digest.copy()
+        view = memoryview(data)
+        digest.update(view[hashed:at])
+        origin = Origin(self.revision, at, end, digest.copy(), value_at, at + len(new))
+        digest.update(view[at:])
         return Content(
-            digest.hexdigest(), len(data), data, is_encoded=self.is_encoded, hashed=beginning
+            digest.hexdigest(), len(data), data, is_encoded=self.is_encoded, origin=origin
         )
 
     def moved_to(self, load: Callable[[], bytes]) -> "Content":

@@ -9,54 +9,65 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from seline.domain.document import Json
+from seline.domain.document import Json, Origin
 from seline.domain.json_codec import encode_decoded
 
 _END: Final = b"\n}\n"
+_NEXT: Final = b',\n  "'
 
 
 class Splice(NamedTuple):
-    """The bytes that replace those from `at` to `end`; `old` is what a member was, None if new."""
+    """The bytes that replace those from `at` to `end`; `old` is what a member was, None if new.
+
+    They are all or a part of the value that begins at `value_at` of the result.
+    """
 
     at: int
     end: int
     new: bytes
+    value_at: int
     old: bytes | None = None
 
 
-def with_member(text: bytes, key: str, value: Json) -> Splice | None:
-    """Return how a member of an object is set; None if the text is no object."""
+def with_member(text: bytes, key: str, value: Json, origin: Origin | None = None) -> Splice | None:
+    """Return how a member of an object is set; None if the text is no object.
+
+    `origin` is that of the text, if it is known: a member that was changed last is found at once.
+    """
     name, new = _name(key), _indented(value, b"  ")
-    at = text.find(name)
-    if at >= 0:
-        start, end = at + len(name), _end_of_member(text, at + len(name))
-        return Splice(start, end, new, text[start:end])
+    place = _place_of(text, name, origin)
+    if place is not None:
+        start, end = place
+        return Splice(start, end, new, start, text[start:end])
     if text == b"{}\n":
-        return Splice(1, 1, name + new + b"\n")
+        return Splice(1, 1, name + new + b"\n", 1 + len(name))
     if not text.startswith(b"{\n"):
         return None
-    return Splice(len(text) - len(_END), len(text) - len(_END), b"," + name + new)
+    at = len(text) - len(_END)
+    return Splice(at, at, b"," + name + new, at + len(b",") + len(name))
 
 
-def with_item(text: bytes, key: str | None, item: Json) -> Splice | None:
+def with_item(
+    text: bytes, key: str | None, item: Json, origin: Origin | None = None
+) -> Splice | None:
     """Return how an item is appended to the list of a member, or to the document itself (None).
 
-    None: there is no such list.
+    None: there is no such list. `origin` as for `with_member`.
     """
     start, end, indent = 0, len(text) - 1, b""
     if key is not None:
-        name = _name(key)
-        start, indent = text.find(name) + len(name), b"  "
-        if start < len(name):
+        place = _place_of(text, _name(key), origin)
+        if place is None:
             return None
-        end = _end_of_member(text, start)
+        (start, end), indent = place, b"  "
     new = _indented(item, indent + b"  ")
-    if text[start:end] == b"[]":
-        return Splice(start + 1, start + 1, b"\n  %b%b\n%b" % (indent, new, indent))
+    if end - start == len(b"[]") and text.startswith(b"[]", start):
+        at = start + len(b"[")
+        return Splice(at, at, b"\n  %b%b\n%b" % (indent, new, indent), start)
     if not text.startswith(b"[", start):
         return None
     last = end - len(b"\n" + indent + b"]")
-    return Splice(last, last, b",\n  %b%b" % (indent, new))
+    return Splice(last, last, b",\n  %b%b" % (indent, new), start)
 
 
 def _name(key: str) -> bytes:
@@ -67,9 +78,19 @@ def _indented(value: Json, indent: bytes) -> bytes:
     return encode_decoded(value)[:-1].replace(b"\n", b"\n" + indent)
 
 
-def _end_of_member(text: bytes, start: int) -> int:
-    """Return where the value ends that starts there; a large one is usually the last member."""
-    if text[start : start + 1] in b"[{" and text.rfind(b'\n  "') < start:
-        return len(text) - len(_END)
-    end = text.find(b',\n  "', start)
-    return len(text) - len(_END) if end < 0 else end
+def _place_of(text: bytes, name: bytes, origin: Origin | None) -> tuple[int, int] | None:
+    """Return where a member's value begins and ends, None if there is no such member."""
+    if origin is not None and text.endswith(name, 0, origin.value_at):
+        start, end = origin.value_at, text.find(_NEXT, origin.until)
+    else:
+        at = text.find(name)
+        if at < 0:
+            return None
+        start = at + len(name)
+        end = -1 if _is_last(text, start) else text.find(_NEXT, start)
+    return start, len(text) - len(_END) if end < 0 else end
+
+
+def _is_last(text: bytes, start: int) -> bool:
+    """Whether a list or an object that starts there is the last member; a large one usually is."""
+    return text[start : start + 1] in b"[{" and text.rfind(b'\n  "') < start

@@ -86,7 +86,7 @@ def update_field(
         before = current.sound()
         check_match(current, if_match)
         if before is not None and before.is_encoded:
-            splice = with_member(before.data, field, value)
+            splice = with_member(before.data, field, value, before.origin)
             if splice is not None:
                 content = spliced_content(before, splice, limits)
                 was = None if splice.old is None else decode(splice.old)
@@ -127,7 +127,8 @@ def append_item(
         check_match(current, if_match)
         content = None
         if before is not None and before.is_encoded and len(tokens) <= 1:
-            splice = with_item(before.data, tokens[0] if tokens else None, item)
+            member = tokens[0] if tokens else None
+            splice = with_item(before.data, member, item, before.origin)
             content = splice and spliced_content(before, splice, limits)
         if content is None:
             content = _with_item(current, path, item, limits)

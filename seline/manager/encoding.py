@@ -52,7 +52,7 @@ def checked_content(data: bytes, limits: Storage) -> Content:
 def spliced_content(before: Content, splice: Splice, limits: Storage) -> Content:
     """Return an encoded content with a value replaced. Raises DocumentTooLarge."""
     _check_size(before.size_bytes - (splice.end - splice.at) + len(splice.new), limits)
-    return before.spliced(splice.at, splice.end, splice.new)
+    return before.spliced(splice.at, splice.end, splice.new, splice.value_at)
 
 
 def _check_size(size_bytes: int, limits: Storage) -> None:

@@ -133,6 +133,26 @@ def test_the_difference_of_two_contents_gives_the_later_one_back() -> None:
         assert before[:prefix] + middle + before[len(before) - suffix :] == after
 
 
+def test_a_change_of_a_part_is_journaled_as_that_part_of_the_content_before() -> None:
+    """Whatever the content is compared with: the one that it was made from, or an earlier one."""
+    chance, key = random.Random(3), DocumentKey("", "a.json")
+    contents = [Content.of(chance.randbytes(9000))]
+    for number in range(300):
+        at, end = sorted(chance.choices(range(contents[-1].size_bytes), k=2))
+        new = chance.randbytes(end - at)
+        contents.append(contents[-1].spliced(at, end, new, 0))
+        before = contents[-1 - chance.randint(1, min(3, number + 1))]
+
+        change = change_of(key, before, contents[-1], number, with_image=True)
+
+        history = DocumentHistory(change)
+        history.add(change)
+        assert history.content_of(contents[-1].revision) == contents[-1]
+        assert contents[-1] == Content.of(contents[-1].data)
+        if before is contents[-2]:
+            assert len(change.data) == len(new)
+
+
 def test_every_version_of_a_large_document_is_made_from_the_few_that_are_held() -> None:
     chance = random.Random(2)
     contents = [Content.of(chance.randbytes(9000))]

@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -122,6 +123,26 @@ def change_large(seline: Seline, _directory: Path) -> None:
         return {**value, "items": [*items[:30], *items[33:], {"at": len(items), "text": "new"}]}
 
     seline.data.update_json(A, changed)
+
+
+def change_two_parts(seline: Seline, _directory: Path) -> None:
+    """Set a field and append an item of the large document, in one batch of the writer."""
+    store: Any = seline._awaited.store.opened
+    writer, resume = store.writer, threading.Event()
+    paused = writer.between(resume.wait)
+    changes = (
+        lambda: seline.data.update_field(A, "n", "of two parts"),
+        lambda: seline.data.append_item(A, "/items", {"at": 60, "text": "of two parts"}),
+    )
+    threads = [threading.Thread(target=change) for change in changes]
+    for thread in threads:
+        thread.start()
+    while writer.queued < len(changes):
+        time.sleep(0.001)
+    resume.set()
+    paused.result()
+    for thread in threads:
+        thread.join()
 
 
 def _delete_and_change(data: DataManager) -> None:

@@ -14,7 +14,7 @@ keys = st.sampled_from(("a", "b", "", '"\n,\n  "é', "  ")) | st.text(max_size=4
 def spliced(before: Content, splice: Splice | None) -> Content:
     """Return what a splice makes of a content."""
     assert splice is not None
-    return before.spliced(splice.at, splice.end, splice.new)
+    return before.spliced(splice.at, splice.end, splice.new, splice.value_at)
 
 
 def encoded(value: Json) -> Content:
@@ -30,10 +30,34 @@ def test_members_that_are_set_are_as_if_everything_were_encoded(
     value = decode(encode(value))  # type: ignore[assignment]
     content = encoded(value)
     for key, new in changes:
-        splice = with_member(content.data, key, decode(encode(new)))
+        splice = with_member(content.data, key, decode(encode(new)), content.origin)
         assert splice is not None
         assert splice.old is None if key not in value else decode(splice.old or b"") == value[key]
         content, value = spliced(content, splice), {**value, key: decode(encode(new))}
+
+        assert content.data == encode(value)
+        assert content.revision == encoded(value).revision
+
+
+@settings(max_examples=200)
+@given(st.lists(st.tuples(keys, st.booleans(), json_values), max_size=12))
+def test_members_and_items_in_turn_are_as_if_everything_were_encoded(
+    changes: list[tuple[str, bool, Json]],
+) -> None:
+    """Each finds the place where the change before was made, if it concerns the same member."""
+    value: dict[str, Json] = {"first": [], "b": {"c": []}, "a": [], "last": 0}
+    content = encoded(value)
+    for key, is_item, new in changes:
+        new, old = decode(encode(new)), value.get(key)
+        if is_item and isinstance(old, list):
+            splice = with_item(content.data, key, new, content.origin)
+            value = {**value, key: [*old, new]}
+        else:
+            splice = with_member(content.data, key, new, content.origin)
+            assert splice is not None
+            assert splice.old is None if key not in value else decode(splice.old or b"") == old
+            value = {**value, key: new}
+        content = spliced(content, splice)
 
         assert content.data == encode(value)
         assert content.revision == encoded(value).revision
@@ -45,8 +69,8 @@ def test_items_that_are_appended_are_as_if_everything_were_encoded(
 ) -> None:
     member, whole = encoded({**others, key: []}), encoded([])
     for number, item in enumerate(items, start=1):
-        member = spliced(member, with_item(member.data, key, decode(encode(item))))
-        whole = spliced(whole, with_item(whole.data, None, decode(encode(item))))
+        member = spliced(member, with_item(member.data, key, decode(encode(item)), member.origin))
+        whole = spliced(whole, with_item(whole.data, None, decode(encode(item)), whole.origin))
 
         assert member.data == encode({**others, key: items[:number]})
         assert whole.data == encode(items[:number])

@@ -74,6 +74,7 @@ from tests.proof.operations import (
     C,
     Operation,
     change_large,
+    change_two_parts,
     documents,
     large,
     opened,
@@ -332,6 +333,7 @@ SEQUENCES: Final = (
         Step(act=lambda seline, _: seline.data.save_json(A, large(0))),
         *(Step(act=change_large) for _ in range(3)),
         Step(act=lambda seline, _: seline.data.update_field(A, "n", 1)),
+        Step(act=change_two_parts),
     ),
 )
 """Changes of one session, each acknowledged: an earlier one must not replace a later one."""

@@ -185,6 +185,10 @@ APPENDING: Final = {
         ALWAYS,
         "save",
     ),
+    "a part is journaled as if it were all that changed": _at_once(
+        "codec", "change_of", "origin.base == before.revision", ALWAYS,
+        "changes of a large document",
+    ),
     "a file that was copied in is not made durable for the journal": _at_once(
         "form", f"{COMMITTER}._is_found_durable", "self.first.make_durable", NOTHING,
         "save, over a copy by hand",

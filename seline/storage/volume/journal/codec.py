@@ -156,7 +156,11 @@ def change_of(
     old, data = b"" if before is None else before.data, b"" if after is None else after.data
     prefix = suffix = 0
     if min(len(old), len(data)) >= DELTA_BYTES_MIN:
-        prefix, suffix = shared_ends(old, data)
+        origin = None if after is None else after.origin
+        if before is not None and origin is not None and origin.base == before.revision:
+            prefix, suffix = origin.at, len(old) - origin.end
+        else:
+            prefix, suffix = shared_ends(old, data)
     return JournalChange(
         space=key.space,
         name=key.name,
