@@ -6,7 +6,7 @@ import random
 import statistics
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +28,8 @@ from tests.benchmarks.embedded import (
 from tests.benchmarks.page_of_peers import LIMIT, Compared, page
 from tests.benchmarks.peers import Peer, SelinePeer, Writers
 from tests.benchmarks.place import describe
-from tests.benchmarks.profiling import parts_of_a_save
+from tests.benchmarks.profiling import parts_of_a_save, processor_of_many
+from tests.benchmarks.requests import WRITERS, Puts, puts_per_second
 from tests.benchmarks.servers import (
     PostgresPeer,
     PostgresWithoutQueue,
@@ -119,12 +120,22 @@ WORKS: Final = (
 
 def peers(here: Path) -> None:
     """Measure Seline and every peer that is installed, and write the page."""
-    compared = asyncio.run(_compare(here))
+    many = {**asyncio.run(processor_of_many(here / "many")), **_of_puts(puts_per_second(here))}
+    compared = asyncio.run(_compare(here, many))
     PAGE.write_text(page(compared), encoding="utf-8")
     print(f"  written: {PAGE.name}; {len(compared.peers)} stores, {len(compared.missing)} missing")
 
 
-async def _compare(here: Path) -> Compared:
+def _of_puts(puts: Puts) -> dict[str, float]:
+    return {
+        f"a PUT over {WRITERS} connections": 1e6 / puts.ours,
+        "of it: processor time of the server": puts.processor_us,
+        "the same by a handler of aiohttp that does nothing but save": 1e6 / puts.bare,
+        f"a save by one of {WRITERS} writers, without HTTP": 1e6 / puts.store,
+    }
+
+
+async def _compare(here: Path, many: Mapping[str, float]) -> Compared:
     installed = [peer() for peer in PEERS if not peer.lacks()]
     micros: dict[tuple[str, str], float] = {}
     await _measure(WORKS[0], installed, here / "first")  # a new disk is slower at first
@@ -143,6 +154,7 @@ async def _compare(here: Path) -> Compared:
         missing={peer.title: peer.lacks() for peer in PEERS if peer.lacks()},
         micros=micros,
         parts=parts,
+        many=many,
     )
 
 

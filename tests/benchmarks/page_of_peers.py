@@ -49,13 +49,23 @@ that nor the disk are Python, and about 14 system calls.
 | part | µs |
 |---|---|
 """
+MANY = """
+## What limits many writers
+
+Python runs one thread of a process at a time, and the disk syncs the changes of all in one flush.
+So the processor's time is what many writers wait for: that of Seline's two threads, and over HTTP
+that of the server. The figures are µs for each change, in the same run.
+
+| | µs |
+|---|---|
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Compared:
     """What one run found. `limited`: the works that a flush limits. `micros`: by store and work.
 
-    `parts`: µs of each part of a save.
+    `parts`: µs of each part of a save. `many`: µs for each change, of many at the same time.
     """
 
     place: str
@@ -68,6 +78,7 @@ class Compared:
     missing: Mapping[str, str]
     micros: Mapping[tuple[str, str], float]
     parts: Mapping[str, float]
+    many: Mapping[str, float]
 
 
 def page(compared: Compared) -> str:
@@ -78,12 +89,16 @@ def page(compared: Compared) -> str:
         rounds=compared.rounds,
         turn_ms=compared.turn_s * 1e3,
     )
-    parts = [f"| {what} | {micros:,.0f} |" for what, micros in compared.parts.items()]
     lines = [
-        head, *_table(compared), "", *_places(compared), WHAT.rstrip(), PARTS.rstrip(), *parts,
-        f"| **together** | {sum(compared.parts.values()):,.0f} |", "", *_stores(compared),
+        head, *_table(compared), "", *_places(compared), WHAT.rstrip(), PARTS.rstrip(),
+        *_rows(compared.parts), f"| **together** | {sum(compared.parts.values()):,.0f} |",
+        MANY.rstrip(), *_rows(compared.many), "", *_stores(compared),
     ]  # fmt: skip
     return "\n".join(lines) + "\n"
+
+
+def _rows(micros: Mapping[str, float]) -> list[str]:
+    return [f"| {what} | {each:,.0f} |" for what, each in micros.items()]
 
 
 def _table(compared: Compared) -> Iterator[str]:

@@ -1,5 +1,6 @@
 """Where the time of a save goes: the instants at which it passes from one part to the next."""
 
+import asyncio
 import statistics
 import time
 from collections import defaultdict
@@ -8,13 +9,15 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 from unittest.mock import patch
 
 from seline import open_seline
-from seline.bench.measure import VALUE
+from seline.bench.measure import VALUE, WRITERS
+from seline.ports.futures import wait_for
 from seline.storage.volume import batches, files
 from seline.storage.volume.journal.form import JournalCommitter
+from seline.storage.volume.store import VolumeStore
 from seline.storage.volume.writer import Writer
 
 PARTS: Final = (
@@ -36,6 +39,11 @@ _SEAMS: Final = (
     (batches.Batches, "_run"), (JournalCommitter, "commit"), (files, "overwrite"),
     (files, "sync_data"), (batches.Batches, "_answer"),
 )  # fmt: skip
+OF_MANY: Final = (
+    f"a save by one of {WRITERS} writers",
+    "of it: processor time of the event loop's thread",
+    "of it: processor time of the writer's thread",
+)
 JOURNAL_BYTES: Final = 8 << 20
 SAVES: Final = 2_000
 WARM_UP: Final = 200
@@ -64,6 +72,33 @@ async def parts_of_a_save(here: Path, *, saves: int = SAVES) -> Mapping[str, flo
                         taken_s[name].append(ended - began)
     parts = {what: statistics.median(taken_s[name]) * 1e6 for name, what in PARTS}
     return parts | {MORE: statistics.fmean(whole_s) * 1e6 - sum(parts.values())}
+
+
+async def processor_of_many(here: Path, *, seconds: float = 2.0) -> Mapping[str, float]:
+    """Return how long each of many saves takes, and the processor time of both threads, in µs."""
+    saves, number = 0, 0
+    async with open_seline(here, lock_wait_s=0, storage__journal_bytes=JOURNAL_BYTES) as seline:
+        writer = cast("VolumeStore", seline.data.store.opened).writer
+
+        async def instants() -> tuple[float, float, float]:
+            of_the_writer = await wait_for(writer.between(time.thread_time))
+            return time.perf_counter(), time.thread_time(), of_the_writer
+
+        async def save_all() -> None:
+            names = (f"d{writer}.json" for writer in range(WRITERS))
+            await asyncio.gather(
+                *(seline.data.save_json(name, {**VALUE, "n": number}) for name in names)
+            )
+
+        await save_all()
+        began = await instants()
+        while time.perf_counter() < began[0] + seconds:
+            number += 1
+            saves += WRITERS
+            await save_all()
+        ended = await instants()
+    spent_us = [(now - then) / saves * 1e6 for then, now in zip(began, ended, strict=True)]
+    return dict(zip(OF_MANY, spent_us, strict=True))
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from tests.benchmarks.comparing import ITEM, PEERS, WORKS
 from tests.benchmarks.embedded import SqlitePeer, TinydbPeer
 from tests.benchmarks.page_of_peers import LIMIT, Compared, page
 from tests.benchmarks.peers import Fields, Peer, SelinePeer
-from tests.benchmarks.profiling import MORE, PARTS, parts_of_a_save
+from tests.benchmarks.profiling import MORE, PARTS, parts_of_a_save, processor_of_many
 
 
 @pytest.fixture
@@ -90,6 +90,7 @@ def test_the_page_ranks_what_survives_a_power_cut_and_names_what_was_not_measure
                 ("sqlite3", "a load of 1 KiB"): 24.0,
             },
             parts={"the value is encoded": 40.0, "the disk syncs it": 250.0},
+            many={"a save by one of 16 writers": 99.0},
         )
     )
 
@@ -101,6 +102,7 @@ def test_the_page_ranks_what_survives_a_power_cut_and_names_what_was_not_measure
     assert "- a save of 1 KiB: 2 of 2; the first, sqlite3, is 2.0 times as fast" in text
     assert "- a load of 1 KiB: first of 2, 3.0 times as fast as the next, sqlite3" in text
     assert "| the disk syncs it | 250 |\n| **together** | 290 |\n" in text
+    assert "| a save by one of 16 writers | 99 |\n\n## How each store does it" in text
     assert "| Redis | not measured | redis-server was not installed |" in text
 
 
@@ -109,6 +111,15 @@ async def test_each_part_of_a_save_is_measured(tmp_path: Path) -> None:
 
     assert list(parts) == [*(what for _, what in PARTS), MORE]
     assert all(parts[what] > 0 for _, what in PARTS)
+
+
+async def test_the_processor_time_of_both_threads_is_a_part_of_the_time_of_many_saves(
+    tmp_path: Path,
+) -> None:
+    whole, loop, writer = (await processor_of_many(tmp_path / "data", seconds=0.1)).values()
+
+    assert 0 < loop < whole
+    assert 0 < writer < whole
 
 
 class Unsafe(TinydbPeer):
