@@ -80,7 +80,9 @@ OF_OS: Final[Mapping[int, Cure]] = {
         "it is mounted read-only",
         f"{STILL_READ}As root: "
         '`mount -o remount,rw "$(findmnt -no TARGET -T {existing})"`; in a container, mount it '
-        "without `ro`.",
+        "without `ro`. If that is refused, the kernel stopped writing after an error, which "
+        "`dmesg` names: stop Seline, unmount the volume, check its device with `fsck`, mount it "
+        "again, and start Seline.",
     ),
     errno.EXDEV: Cure("it is on a mount of its own", _ONE_MOUNT),
     errno.EBUSY: Cure("it is a mount of its own", _ONE_MOUNT),

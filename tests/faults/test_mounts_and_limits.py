@@ -414,6 +414,40 @@ def test_documents_that_are_completed_once_the_volume_is_writable_are_counted(
         assert store_of(seline).medium.usage().documents == len(seline.data.documents())
 
 
+def test_a_volume_that_the_kernel_stopped_is_read_until_it_was_checked(
+    volume: SmallFilesystem,
+) -> None:
+    """ext4 refuses writes after an error, and open files stay open for writing."""
+    device = volume.device or pytest.skip("there is no ext4")
+    trigger = Path(f"/sys/fs/ext4/{os.path.basename(device)}/trigger_fs_error")
+    run("mount", "-o", "remount,errors=remount-ro", str(volume.path))
+    with open_seline(volume.path, lock_wait_s=0) as seline:
+        for number in range(3):
+            seline.data.save_json(NAME, {"n": number})
+        seline.data.save_json(OTHER, {"n": 7})
+
+        trigger.write_text("a test")
+
+        for _ in range(2):
+            with pytest.raises(VolumeReadOnly) as raised:
+                seline.data.save_json(NAME, {"n": 9})
+        assert [seline.data.load_json(name) for name in (NAME, OTHER)] == [{"n": 2}, {"n": 7}]
+        assert seline.data.export_all_data()["files"] == {NAME: {"n": 2}, OTHER: {"n": 7}}  # type: ignore[index]
+        assert checks_of(seline)["writing"]["fix"] == raised.value.hint
+
+        [command] = re.findall(r"`(mount [^`]+)`", raised.value.hint)
+        assert subprocess.run(command, shell=True, capture_output=True).returncode != 0
+    with pytest.raises(VolumeReadOnly):
+        open_seline(volume.path, lock_wait_s=0)
+
+    run("umount", str(volume.path))
+    subprocess.run(["fsck.ext4", "-p", device], check=False, capture_output=True)
+    run("mount", device, str(volume.path))
+    with open_seline(volume.path, lock_wait_s=0) as again:
+        assert [again.data.load_json(name) for name in (NAME, OTHER)] == [{"n": 2}, {"n": 7}]
+        again.data.save_json(NAME, {"n": 9})
+
+
 # a document that is a mount of its own, or another that the system does not let replace
 
 

@@ -48,7 +48,7 @@ def hint_of(kind: type[errors.SelineError], act: Callable[[], object]) -> str:
 
 
 @pytest.mark.prove
-@pytest.mark.follows("error:invalid_document_name", "domain/document:_checked")
+@pytest.mark.follows("error:invalid_document_name", "domain/document:_bot_document")
 def test_a_name_of_the_named_characters_is_valid(seline: Seline, follow: Follow) -> None:
     refused = (errors.InvalidDocumentName, lambda: seline.data.save_json("my profile", {}))
     step = follow(hint_of(*refused))

@@ -37,7 +37,7 @@ from seline.owner import give_to_owner_of
 from seline.pacing import NAMES, paced
 from seline.quoting import quoted
 from seline.storage.volume import files
-from seline.storage.volume.mounts import mounts_inside
+from seline.storage.volume.mounts import mount_of, mounts_inside
 from seline.storage.volume.os_errors import describe, named, raising
 
 VOLUME_FORMAT: Final = 2
@@ -80,6 +80,7 @@ class VolumeDirectory:
     remade: list[str] = field(default_factory=list[str])
     _closed: bool = False
     _forked: bool = False
+    _is_stopped: bool = False
     _users: int = 0
     _users_changed: threading.Condition = field(default_factory=threading.Condition)
     _subdirectories: list[tuple[str, int, int]] = field(default_factory=list[tuple[str, int, int]])
@@ -274,7 +275,7 @@ class VolumeDirectory:
             flags = os.fstatvfs(self.top).f_flag
         except OSError:
             return None  # the write itself shows it
-        if flags & os.ST_RDONLY:
+        if flags & os.ST_RDONLY or self._is_stopped:
             return VolumeReadOnly(
                 f"{self.path} is mounted read-only; nothing was written.",
                 hint=cure_of(errno.EROFS, self.path).hint,
@@ -284,8 +285,11 @@ class VolumeDirectory:
     def named(self, error: OSError, doing: str, path: str = "") -> StorageError:
         """Return Seline's error for an OSError of this volume, or of a path in it.
 
-        A refused access concerns the first directory that this user may not write.
+        A refused access concerns the first directory that this user may not write. A file system
+        that the kernel stopped is read-only from now on, which its flags do not show.
         """
+        if error.errno == errno.EROFS and (mount := mount_of(self.path)) is not None:
+            self._is_stopped = mount.is_stopped
         return named(error, doing, self.refusing(error) or path or self.path)
 
     def refusing(self, error: OSError | StorageError) -> str:

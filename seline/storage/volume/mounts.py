@@ -20,11 +20,15 @@ _OCTAL = re.compile(r"\\(\d{3})")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mount:
-    """One line of the kernel's mount table."""
+    """One line of the kernel's mount table.
+
+    `is_stopped`: the kernel refuses writes to it after an error (ext4, from Linux 6.14 on).
+    """
 
     point: str
     kind: str
     device: str
+    is_stopped: bool = False
 
 
 def mount_of(path: str) -> Mount | None:
@@ -92,6 +96,7 @@ def _mounts() -> list[Mount]:
 
 def _parse(line: str) -> Mount:
     left, right = line.split(" - ", 1)
-    kind, device = right.split(" ")[:2]
+    kind, device, *options = right.split(" ")
     point = _OCTAL.sub(lambda match: chr(int(match[1], 8)), left.split(" ")[4])
-    return Mount(point=point, kind=kind, device=device)
+    is_stopped = "emergency_ro" in ",".join(options).split(",")
+    return Mount(point=point, kind=kind, device=device, is_stopped=is_stopped)

@@ -169,9 +169,13 @@ class Journal:
         return data
 
     def _take_back(self, file: JournalFile, error: OSError) -> NoReturn:
-        """Overwrite the beginning of a batch that failed: the kernel may have all of it."""
-        with raising(InDoubt, _WRITING):
-            files.overwrite(file.descriptor, bytes(BLOCK_BYTES), file.tail)
+        """Overwrite the beginning of a batch that failed: the kernel may have all of it.
+
+        A file system that became read-only took nothing of it.
+        """
+        if error.errno != errno.EROFS:
+            with raising(InDoubt, _WRITING):
+                files.overwrite(file.descriptor, bytes(BLOCK_BYTES), file.tail)
         raise StagingFailed(error, _WRITING) from error
 
     def is_in_place(self, volume: VolumeDirectory) -> bool:
@@ -225,8 +229,9 @@ def damaged(journal_files: Sequence[JournalFile], found: Sequence[ReadBatch]) ->
 
 @contextlib.contextmanager
 def opened_journal_files(volume: VolumeDirectory) -> Generator[list[JournalFile]]:
-    """Open the files that exist until the block ends. Raises OSError."""
-    opened = open_journal_files(volume)
+    """Open the files that exist until the block ends. Raises StorageError."""
+    with raising(volume.named, "Opening the journal"):
+        opened = open_journal_files(volume)
     try:
         yield opened
     finally:
