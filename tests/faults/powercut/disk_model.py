@@ -253,14 +253,16 @@ class Disk:
 
 
 def _half_written(before: Version, after: Version) -> Iterator[Version]:
-    """Yield what a new size may show whose bytes did not all arrive."""
+    """Yield what a new size may show whose bytes did not all arrive; a durable size stays."""
     if before.data == after.data:
         return
     old, middle = before.data.ljust(len(after.data), b"\0")[: len(after.data)], len(after.data) // 2
     yield replace(after, data=old)
     yield replace(after, data=after.data[:middle] + old[middle:])
     yield replace(after, data=old[:middle] + after.data[middle:])
-    yield replace(after, data=after.data[:middle], size_bytes=middle)
+    size_bytes = max(middle, before.size_bytes)
+    if size_bytes < after.size_bytes:
+        yield replace(after, data=after.data[:size_bytes], size_bytes=size_bytes)
 
 
 @dataclass(frozen=True, slots=True)
