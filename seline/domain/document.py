@@ -56,7 +56,7 @@ class Origin(NamedTuple):
     """How a content was made: by other bytes from `at` to `end` of the one with revision `base`.
 
     `digest` is that of the bytes before `at`. The value that was changed begins at `value_at` of
-    the new content; it ends at `until` or later.
+    the new content, and no other member begins between there and `until`.
     """
 
     base: Revision
@@ -96,8 +96,8 @@ class Content(msgspec.Struct, frozen=True, eq=False):
     def spliced(self, at: int, end: int, new: bytes, value_at: int) -> "Content":
         """Return an encoded content with other bytes from `at` to `end`; hash what follows `at`.
 
-        They are all or a part of the value at `value_at` of the result. If something before `at` is
-        changed next, everything is hashed again.
+        `value_at` is where the value begins in the result that they are, are a part of, or have in
+        them. If something before `at` is changed next, everything is hashed again.
         """
         before = memoryview(self.data)
         data = b"".join((before[:at], new, before[end:]))

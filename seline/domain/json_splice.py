@@ -19,7 +19,8 @@ _NEXT: Final = b',\n  "'
 class Splice(NamedTuple):
     """The bytes that replace those from `at` to `end`; `old` is what a member was, None if new.
 
-    They are all or a part of the value that begins at `value_at` of the result.
+    They are all or a part of the value that begins at `value_at` of the result, or a whole new
+    member with that value.
     """
 
     at: int

@@ -138,8 +138,8 @@ def test_a_change_of_a_part_is_journaled_as_that_part_of_the_content_before() ->
     chance, key = random.Random(3), DocumentKey("", "a.json")
     contents = [Content.of(chance.randbytes(9000))]
     for number in range(300):
-        at, end = sorted(chance.choices(range(contents[-1].size_bytes), k=2))
-        new = chance.randbytes(end - at)
+        at, size = chance.randrange(contents[-1].size_bytes - 600), chance.randint(0, 500)
+        end, new = at + size, chance.randbytes(chance.randint(0, 2 * size))
         contents.append(contents[-1].spliced(at, end, new, 0))
         before = contents[-1 - chance.randint(1, min(3, number + 1))]
 
@@ -150,7 +150,17 @@ def test_a_change_of_a_part_is_journaled_as_that_part_of_the_content_before() ->
         assert history.content_of(contents[-1].revision) == contents[-1]
         assert contents[-1] == Content.of(contents[-1].data)
         if before is contents[-2]:
-            assert len(change.data) == len(new)
+            assert len(change.data) <= len(new)
+
+
+def test_of_a_part_that_hardly_changed_the_journal_has_what_changed() -> None:
+    before = Content.of(b"[" + b"x" * 9000 + b"]")
+    part = b"x" * 4000 + b"y" + b"x" * 3000
+    after = before.spliced(1, 1 + len(part), part, 1)
+
+    change = change_of(DocumentKey("", "a.json"), before, after, 1, with_image=False)
+
+    assert (change.prefix, change.data) == (1 + 4000, b"y")
 
 
 def test_every_version_of_a_large_document_is_made_from_the_few_that_are_held() -> None:

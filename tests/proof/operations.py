@@ -29,6 +29,7 @@ A, B, C, NEW, STILL = "a.json", "b.json", "c.json", "new.json", "still.json"
 DONE = "done"
 CRASHED = 9
 SETTLE_S = 0.01
+HELD_S = 5.0
 
 
 def as_it_is(_directory: Path) -> None:
@@ -128,8 +129,14 @@ def change_large(seline: Seline, _directory: Path) -> None:
 def change_two_parts(seline: Seline, _directory: Path) -> None:
     """Set a field and append an item of the large document, in one batch of the writer."""
     store: Any = seline._awaited.store.opened
-    writer, resume = store.writer, threading.Event()
-    paused = writer.between(resume.wait)
+    writer, held, resume = store.writer, threading.Event(), threading.Event()
+
+    def hold() -> None:
+        held.set()
+        resume.wait(HELD_S)
+
+    paused = writer.between(hold)
+    held.wait(HELD_S)
     changes = (
         lambda: seline.data.update_field(A, "n", "of two parts"),
         lambda: seline.data.append_item(A, "/items", {"at": 60, "text": "of two parts"}),
@@ -137,7 +144,9 @@ def change_two_parts(seline: Seline, _directory: Path) -> None:
     threads = [threading.Thread(target=change) for change in changes]
     for thread in threads:
         thread.start()
-    while writer.queued < len(changes):
+    for _ in range(int(HELD_S / 0.001)):
+        if writer.queued == len(changes):
+            break
         time.sleep(0.001)
     resume.set()
     paused.result()

@@ -334,6 +334,8 @@ SEQUENCES: Final = (
         *(Step(act=change_large) for _ in range(3)),
         Step(act=lambda seline, _: seline.data.update_field(A, "n", 1)),
         Step(act=change_two_parts),
+        Step(act=lambda seline, _: seline.data.append_item(A, "/items", {"at": 61, "text": "z"})),
+        Step(act=lambda seline, _: seline.data.update_field(A, "n", "a longer text")),
     ),
 )
 """Changes of one session, each acknowledged: an earlier one must not replace a later one."""

@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
 
+import msgspec
 import pytest
 
 from seline.domain.document import Content, DocumentKey, Revision
@@ -141,6 +142,22 @@ def _first_part_alone(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(replaying.Versions, "add_after", add_after)
 
 
+def _part_at_a_wrong_place(patch: pytest.MonkeyPatch) -> None:
+    """Count the bytes behind a changed part in the content after, not in the one before."""
+
+    def changed(
+        key: DocumentKey, before: Content | None, after: Content | None, at_ns: int, **how: Any
+    ) -> codec.JournalChange:
+        change, origin = real(key, before, after, at_ns, **how), after and after.origin
+        if before is None or after is None or not origin or origin.base != before.revision:
+            return change
+        longer = after.size_bytes - before.size_bytes
+        return msgspec.structs.replace(change, suffix=max(0, change.suffix + longer))
+
+    real = codec.change_of
+    patch.setattr(form, "change_of", changed)
+
+
 def _replay_nothing(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(replaying.JournalReplay, "_bring", lambda *_: None)
 
@@ -148,6 +165,9 @@ def _replay_nothing(patch: pytest.MonkeyPatch) -> None:
 WHOLE: Final = {
     "a part is taken for the whole": _planted("changes of a large document", _part_for_the_whole),
     "a later part is left out": _planted("changes of a large document", _first_part_alone),
+    "a part is put at a wrong place": replace(
+        _planted("changes of a large document", _part_at_a_wrong_place), form=JOURNAL
+    ),
     "nothing of the journal is replayed": _planted("transaction", _replay_nothing),
     "a failed sync of the journal is ignored": seldom(
         _planted("save, the journal's file, if there is one, fails to sync", _ignore_failed_syncs)

@@ -158,7 +158,9 @@ def change_of(
     if min(len(old), len(data)) >= DELTA_BYTES_MIN:
         origin = None if after is None else after.origin
         if before is not None and origin is not None and origin.base == before.revision:
-            prefix, suffix = origin.at, len(old) - origin.end
+            at, after_end = origin.at, len(old) - origin.end
+            prefix, suffix = shared_ends(old[at : origin.end], data[at : len(data) - after_end])
+            prefix, suffix = at + prefix, after_end + suffix
         else:
             prefix, suffix = shared_ends(old, data)
     return JournalChange(
