@@ -35,7 +35,8 @@ from seline.storage.volume.journal.codec import (
     encode_batch,
 )
 from seline.storage.volume.journal.journal import JournalFile, damaged
-from seline.storage.volume.known_names import SETTLED_NS
+from seline.storage.volume.known_names import SETTLED_S
+from seline.storage.volume.medium import VolumeMedium
 from tests.clocks import FakeClock
 from tests.faults.injection import failing_call, incident_kinds, store_of
 from tests.faults.test_only_in_the_journal import wait_for
@@ -546,7 +547,7 @@ def test_a_journal_that_another_program_removed_is_made_anew(
 ) -> None:
     """Else what is acknowledged from then on is in a file that no start finds."""
     for number, name in enumerate(NAMES):
-        time.sleep(2 * SETTLED_NS / 1e9)  # so that the names are known when they are looked at
+        _know_the_names(seline)
         seline.data.save_json("a.json", value(number))
         (tmp_path / "data" / ".seline" / name).unlink()
         seline.data.save_json("b.json", value(number))
@@ -555,6 +556,18 @@ def test_a_journal_that_another_program_removed_is_made_anew(
         with opened(crashed(tmp_path / str(number), tmp_path / "data")) as again:
             assert again.data.load_json("b.json") == value(number)
     assert sizes(tmp_path / "data") == {JOURNAL_BYTES}
+
+
+def _know_the_names(seline: Seline) -> None:
+    """Save until a save need not look at the journal's files."""
+    journal = store_of(seline).batches.committer._journal  # type: ignore[attr-defined]
+    directory = store_of(seline).volume.seline
+    for number in range(50):
+        seline.data.save_json("known.json", value(number))
+        if journal._names.are_unchanged(os.fstat(directory)):
+            return
+        time.sleep(SETTLED_S / 4)
+    pytest.fail("the names were never known")
 
 
 def test_a_save_does_not_look_at_the_journal_again(
@@ -569,9 +582,7 @@ def test_a_save_does_not_look_at_the_journal_again(
 
     real = files.status
     monkeypatch.setattr(files, "status", status)
-    seline.data.save_json("a.json", value(1))
-    time.sleep(2 * SETTLED_NS / 1e9)
-    seline.data.save_json("a.json", value(2))
+    _know_the_names(seline)
     assert set(NAMES) <= set(looked_at)
     looked_at.clear()
 
@@ -579,6 +590,25 @@ def test_a_save_does_not_look_at_the_journal_again(
         seline.data.save_json("a.json", value(number))
 
     assert not set(NAMES) & set(looked_at)
+
+
+def test_a_document_that_is_published_while_the_files_are_listed_is_listed(
+    seline: Seline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = store_of(seline)
+    seline.data.save_json("a.json", value(1))
+
+    def names(directory: int) -> list[str]:
+        listed = real(directory)
+        store.writer.run_between(store.batches.settle)
+        return listed
+
+    real = files.names
+    monkeypatch.setattr(VolumeMedium, "settle", lambda _: None)
+    monkeypatch.setattr(files, "names", names)
+
+    assert [info.name for info in store.documents(BOT)] == ["a.json"]
+    assert store.batches.committer.overlay.unpublished == []
 
 
 # an interrupted replay

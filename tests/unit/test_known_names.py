@@ -1,29 +1,41 @@
 """Whether a directory's names changed since they were looked at, without looking again."""
 
 import os
-import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from seline.storage.volume import known_names
-from seline.storage.volume.known_names import SETTLED_NS, KnownNames
-
-NOW_NS = 1_800_000_000_123_456_789
+from seline.storage.volume.known_names import SETTLED_S, TRUSTED_S, KnownNames
+from tests.clocks import FakeClock
 
 
 @pytest.fixture
-def status(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> os.stat_result:
-    """Return the status of a directory that was changed long enough before now."""
-    before = tmp_path.stat()
-    now_ns = before.st_ctime_ns + SETTLED_NS + 1
-    monkeypatch.setattr(known_names, "time", _Clock(now_ns))
-    return before
+def clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
+    """Return the clock that the module reads."""
+    frozen = FakeClock()
+    monkeypatch.setattr(known_names, "time", SimpleNamespace(monotonic=frozen.monotonic))
+    return frozen
 
 
-class _Clock:
-    def __init__(self, now_ns: int) -> None:
-        self.time_ns = lambda: now_ns
+@pytest.fixture
+def status(tmp_path: Path) -> os.stat_result:
+    """Return the status of a directory."""
+    return changed_at(tmp_path.stat(), 1_800_000_000_123_456_789)
+
+
+def changed_at(status: os.stat_result, ns: int) -> os.stat_result:
+    """Return a status with another change time."""
+    parts, more = status.__reduce__()[1]
+    return os.stat_result(parts, more | {"st_ctime_ns": ns})
+
+
+def looked_at(names: KnownNames, status: os.stat_result, clock: FakeClock) -> None:
+    """Look twice, with the time between that makes the second look count."""
+    names.note(status)
+    clock.advance(SETTLED_S + 0.01)
+    names.note(status)
 
 
 def test_names_that_were_never_looked_at_are_not_known(status: os.stat_result) -> None:
@@ -31,55 +43,74 @@ def test_names_that_were_never_looked_at_are_not_known(status: os.stat_result) -
 
 
 @pytest.mark.parametrize("change", ["add", "remove", "replace"])
-def test_each_change_of_a_name_shows(
-    change: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_each_change_of_a_name_shows(change: str, tmp_path: Path, clock: FakeClock) -> None:
     directory, names = tmp_path / "d", KnownNames()
     directory.mkdir()
     (directory / "a").touch()
     (directory.parent / "new").touch()
-    time.sleep(2 * SETTLED_NS / 1e9)
-    names.note(directory.stat())
+    looked_at(names, directory.stat(), clock)
     assert names.are_unchanged(directory.stat())
+    before_ns = directory.stat().st_ctime_ns
 
-    if change == "add":
-        (directory / "b").touch()
-    elif change == "remove":
-        (directory / "a").unlink()
-    else:
-        (directory.parent / "new").replace(directory / "a")
+    while directory.stat().st_ctime_ns == before_ns:  # older kernels record times in steps
+        if change == "add":
+            (directory / "b").touch()
+        elif change == "remove":
+            (directory / "a").unlink(missing_ok=True)
+        else:
+            (directory.parent / "new").touch()
+            (directory.parent / "new").replace(directory / "a")
 
     assert not names.are_unchanged(directory.stat())
 
 
-def test_a_directory_that_changed_just_now_is_looked_at_again(
-    status: os.stat_result, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_one_look_alone_does_not_count(status: os.stat_result, clock: FakeClock) -> None:
     """A file system may record the same time for a change after the look."""
     names = KnownNames()
-    for age_ns in (-SETTLED_NS, 0, SETTLED_NS):
-        monkeypatch.setattr(known_names, "time", _Clock(status.st_ctime_ns + age_ns))
+    for _ in range(3):
         names.note(status)
         assert not names.are_unchanged(status)
+        clock.advance(SETTLED_S / 3)
+
+
+def test_a_change_between_two_looks_begins_anew(status: os.stat_result, clock: FakeClock) -> None:
+    names, later = KnownNames(), changed_at(status, status.st_ctime_ns + 1)
+    looked_at(names, status, clock)
+
+    names.note(later)
+    assert not names.are_unchanged(later)
+
+    names.note(status)
+    assert not names.are_unchanged(status)
+
+
+def test_a_look_counts_for_a_second(status: os.stat_result, clock: FakeClock) -> None:
+    names = KnownNames()
+    looked_at(names, status, clock)
+    assert names.are_unchanged(status)
+
+    clock.advance(TRUSTED_S)
+    assert not names.are_unchanged(status)
+
+    names.note(status)
+    assert names.are_unchanged(status)
 
 
 def test_times_in_whole_seconds_are_not_relied_upon(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    status: os.stat_result, clock: FakeClock
 ) -> None:
-    monkeypatch.setattr(known_names, "time", _Clock(NOW_NS))
-    names, (parts, ns) = KnownNames(), tmp_path.stat().__reduce__()[1]
-    whole = os.stat_result(parts, ns | {"st_ctime_ns": NOW_NS // 10**9 * 10**9 - 10**10})
+    names, whole = KnownNames(), changed_at(status, 1_800_000_000_000_000_000)
 
-    names.note(whole)
+    looked_at(names, whole, clock)
 
     assert not names.are_unchanged(whole)
 
 
-def test_another_directory_has_other_names(status: os.stat_result, tmp_path: Path) -> None:
+def test_another_directory_has_other_names(status: os.stat_result, clock: FakeClock) -> None:
     names, (parts, more) = KnownNames(), status.__reduce__()[1]
     other = os.stat_result((parts[0], parts[1] + 1, *parts[2:]), more)
 
-    names.note(status)
+    looked_at(names, status, clock)
 
     assert names.are_unchanged(status)
     assert not names.are_unchanged(other)
