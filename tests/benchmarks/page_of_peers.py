@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from tests.benchmarks.peers import Peer, SelinePeer
 
 LIMIT = "one flush"
+EQUAL_RATIO = 1.1
+"""What single figures vary."""
 HEAD = """# Benchmarks
 
 Seline beside other stores that a bot may use, each doing the same durable work: when a call
@@ -128,18 +130,27 @@ def _cell(compared: Compared, peer: Peer, work: str) -> str:
 def _places(compared: Compared) -> Iterator[str]:
     """Yield Seline's place in each column among the stores that survive a power cut."""
     ranked = {work: _ranked(compared, work) for work in compared.works}
-    first = sum(found[0][1] == SelinePeer.title for found in ranked.values())
+    first = sum(_is_ahead(found) for found in ranked.values())
     count = f"{first} of {len(ranked)} columns"
     yield f"Of the stores that survive a power cut, Seline is first in {count}:"
     yield ""
     for work, found in ranked.items():
         place = [title for _, title in found].index(SelinePeer.title)
         other_us, other = found[0 if place else 1]
-        times = f"{max(other_us, found[place][0]) / min(other_us, found[place][0]):.1f} times"
-        if place:
+        ratio = max(other_us, found[place][0]) / min(other_us, found[place][0])
+        times = f"{ratio:.1f} times"
+        if ratio < EQUAL_RATIO:
+            yield f"- {work}: {place + 1} of {len(found)}, as fast as {other}"
+        elif place:
             yield f"- {work}: {place + 1} of {len(found)}; the first, {other}, is {times} as fast"
         else:
             yield f"- {work}: first of {len(found)}, {times} as fast as the next, {other}"
+
+
+def _is_ahead(ranked: Sequence[tuple[float, str]]) -> bool:
+    """Whether Seline is first by more than what single figures vary."""
+    (first_us, title), (next_us, _) = ranked[:2]
+    return title == SelinePeer.title and next_us >= first_us * EQUAL_RATIO
 
 
 def _ranked(compared: Compared, work: str) -> list[tuple[float, str]]:

@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import itertools
 import random
 import shutil
 import time
@@ -34,6 +33,7 @@ from tests.proof.judge import stray
 from tests.proof.operations import NEW, A, B, C, opened, value
 
 SEED = 20250106
+DISKS_MAX = 20
 
 
 # a disk
@@ -46,24 +46,24 @@ def test_a_disk_that_fails_and_recovers_repeatedly_loses_nothing(
     """A disk on which no start succeeds any more is replaced; a copy of its files is judged."""
     print(f"seed {SEED}")
     ends_at = time.monotonic() + min(share_s, LIMIT_S)
-    rng, tried, judged, broken = random.Random(SEED), 0, 0, list[str]()
-    for number in itertools.count():
-        if judged and (time.monotonic() > ends_at or tried >= 200):
+    rng, tried, restarted, broken = random.Random(SEED), 0, 0, list[str]()
+    for number in range(DISKS_MAX):
+        if restarted and (time.monotonic() > ends_at or tried >= 200):
             break
         with failing_disk(tmp_path / str(number)) as disk:
             acknowledged: dict[str, Json] = {}
             try:
-                while not judged or (time.monotonic() < ends_at and tried < 200):
+                while not restarted or (time.monotonic() < ends_at and tried < 200):
                     count, failures = _fail_and_recover(form, disk, rng, acknowledged)
-                    disk.remount()
                     tried, broken = tried + count, broken + failures
+                    disk.remount()
                     broken += _lost(disk.data, acknowledged)
-                    judged += 1
+                    restarted += 1
             except VolumeFailed:
+                disk.remount()
                 copy = tmp_path / f"copy-{number}"
                 shutil.copytree(disk.data, copy, copy_function=_copy_if_readable)
                 broken += _lost(copy, acknowledged)
-                judged += 1
             except OSError as error:  # in the test itself: the kernel gave up the file system
                 if error.errno not in {errno.EIO, errno.EROFS}:
                     raise
@@ -75,6 +75,7 @@ def test_a_disk_that_fails_and_recovers_repeatedly_loses_nothing(
         where="ext4",
     )
     assert tried > 0
+    assert restarted > 0
     assert broken == []
 
 

@@ -34,7 +34,6 @@ from seline.errors import (
     VolumeReadOnly,
 )
 from seline.owner import give_to_owner_of
-from seline.pacing import NAMES, paced
 from seline.quoting import quoted
 from seline.storage.volume import files
 from seline.storage.volume.mounts import mount_of, mounts_inside
@@ -191,8 +190,7 @@ class VolumeDirectory:
         except OSError as error:
             raise self.named(error, "Listing the documents") from error
         reserved = HOLDER_NAME if space == SELINE else ""
-        found = (name for name in paced(names, NAMES) if is_document_name(name))
-        return sorted(name for name in found if name != reserved)
+        return sorted(name for name in names if is_document_name(name) and name != reserved)
 
     @property
     def directories(self) -> tuple[int, ...]:
