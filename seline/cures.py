@@ -77,7 +77,7 @@ OF_OS: Final[Mapping[int, Cure]] = {
         "{existing}`.",
     ),
     errno.EROFS: Cure(
-        "it is mounted read-only",
+        "it is read-only",
         f"{STILL_READ}As root: "
         '`mount -o remount,rw "$(findmnt -no TARGET -T {existing})"`; in a container, mount it '
         "without `ro`. If that is refused, the kernel stopped writing after an error, which "

@@ -45,10 +45,12 @@ from seline.storage.volume import capabilities, files
 from seline.storage.volume.commit import exchange_form
 from seline.storage.volume.commit.record import RECORD_NAME, decode_record
 from seline.storage.volume.commit.replay import Replay
+from seline.storage.volume.journal.form import CHECKPOINT_AFTER_S
 from seline.storage.volume.mounts import journal_missing, mount_of
 from seline.storage.volume.reopen import REOPEN_EVERY_S
+from seline.storage.volume.writer import IDLE_AFTER_S
 from tests.clocks import FakeClock
-from tests.faults.forms import each_form_at_once
+from tests.faults.forms import PUBLISH_WITHIN_MS, each_form_at_once
 from tests.faults.injection import failing_call, store_of
 from tests.faults.powercut.trying import fast_place, kind_of
 from tests.faults.small_filesystem import SmallFilesystem, Unavailable, run, small_filesystem
@@ -414,13 +416,18 @@ def test_documents_that_are_completed_once_the_volume_is_writable_are_counted(
         assert store_of(seline).medium.usage().documents == len(seline.data.documents())
 
 
+@pytest.mark.parametrize("within_ms", ["0", "10000"], ids=["published", "not published"])
 def test_a_volume_that_the_kernel_stopped_is_read_until_it_was_checked(
     volume: SmallFilesystem,
+    frozen_clock: FakeClock,
+    monkeypatch: pytest.MonkeyPatch,
+    within_ms: str,
 ) -> None:
     """ext4 refuses writes after an error, and open files stay open for writing."""
     device = volume.device or pytest.skip("there is no ext4")
     trigger = Path(f"/sys/fs/ext4/{os.path.basename(device)}/trigger_fs_error")
     run("mount", "-o", "remount,errors=remount-ro", str(volume.path))
+    monkeypatch.setenv(PUBLISH_WITHIN_MS, within_ms)
     with open_seline(volume.path, lock_wait_s=0) as seline:
         for number in range(3):
             seline.data.save_json(NAME, {"n": number})
@@ -428,12 +435,14 @@ def test_a_volume_that_the_kernel_stopped_is_read_until_it_was_checked(
 
         trigger.write_text("a test")
 
-        for _ in range(2):
+        for _ in range(4):
             with pytest.raises(VolumeReadOnly) as raised:
                 seline.data.save_json(NAME, {"n": 9})
-        assert [seline.data.load_json(name) for name in (NAME, OTHER)] == [{"n": 2}, {"n": 7}]
+            assert [seline.data.load_json(name) for name in (NAME, OTHER)] == [{"n": 2}, {"n": 7}]
+            assert checks_of(seline)["writing"]["fix"] == raised.value.hint
+            frozen_clock.advance(CHECKPOINT_AFTER_S + 1)
+            time.sleep(2 * IDLE_AFTER_S)  # the writer's idle work, which ends the journal's file
         assert seline.data.export_all_data()["files"] == {NAME: {"n": 2}, OTHER: {"n": 7}}  # type: ignore[index]
-        assert checks_of(seline)["writing"]["fix"] == raised.value.hint
 
         [command] = re.findall(r"`(mount [^`]+)`", raised.value.hint)
         assert subprocess.run(command, shell=True, capture_output=True).returncode != 0

@@ -136,7 +136,7 @@ def change_two_parts(seline: Seline, _directory: Path) -> None:
         resume.wait(HELD_S)
 
     paused = writer.between(hold)
-    held.wait(HELD_S)
+    assert held.wait(HELD_S)
     changes = (
         lambda: seline.data.update_field(A, "n", "of two parts"),
         lambda: seline.data.append_item(A, "/items", {"at": 60, "text": "of two parts"}),
@@ -148,6 +148,8 @@ def change_two_parts(seline: Seline, _directory: Path) -> None:
         if writer.queued == len(changes):
             break
         time.sleep(0.001)
+    else:
+        raise AssertionError("the changes were not queued")
     resume.set()
     paused.result()
     for thread in threads:

@@ -1,6 +1,7 @@
 """Whether a directory's names changed since they were looked at, without looking again."""
 
 import os
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -46,20 +47,24 @@ def test_names_that_were_never_looked_at_are_not_known(status: os.stat_result) -
 def test_each_change_of_a_name_shows(change: str, tmp_path: Path, clock: FakeClock) -> None:
     directory, names = tmp_path / "d", KnownNames()
     directory.mkdir()
-    (directory / "a").touch()
-    (directory.parent / "new").touch()
+    files = [directory / f"a{number}" for number in range(100)]
+    for file in files:
+        file.touch()
     looked_at(names, directory.stat(), clock)
     assert names.are_unchanged(directory.stat())
     before_ns = directory.stat().st_ctime_ns
 
-    while directory.stat().st_ctime_ns == before_ns:  # older kernels record times in steps
+    for file in files:  # older kernels record times in steps
         if change == "add":
-            (directory / "b").touch()
+            file.with_name(f"{file.name}-added").touch()
         elif change == "remove":
-            (directory / "a").unlink(missing_ok=True)
+            file.unlink()
         else:
-            (directory.parent / "new").touch()
-            (directory.parent / "new").replace(directory / "a")
+            tmp_path.joinpath("new").touch()
+            tmp_path.joinpath("new").replace(file)
+        if directory.stat().st_ctime_ns != before_ns:
+            break
+        time.sleep(0.001)
 
     assert not names.are_unchanged(directory.stat())
 

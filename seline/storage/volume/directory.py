@@ -268,14 +268,16 @@ class VolumeDirectory:
         )
 
     def read_only(self) -> VolumeReadOnly | None:
-        """Return the error if the volume is mounted read-only, else None."""
+        """Return the error if the volume is read-only, else None."""
         try:
             flags = os.fstatvfs(self.top).f_flag
         except OSError:
             return None  # the write itself shows it
         if flags & os.ST_RDONLY or self._is_stopped:
             return VolumeReadOnly(
-                f"{self.path} is mounted read-only; nothing was written.",
+                f"The kernel stopped writing to {self.path} after an error; nothing was written."
+                if self._is_stopped
+                else f"{self.path} is mounted read-only; nothing was written.",
                 hint=cure_of(errno.EROFS, self.path).hint,
             )
         return None

@@ -86,9 +86,9 @@ def named(error: OSError, doing: str, path: str) -> StorageError:
     cure = not_regular(path) if irregular else cure_of(error.errno, path, mounts=mounts)
     hint = None if error.errno == errno.ENOSPC else cure.hint
     lost = "" if doing.startswith(_READS) else " This change was not made."
-    if error.errno == errno.EROFS and doing.startswith("Opening"):  # what is missing is made then
+    if error.errno == errno.EROFS and doing.startswith("Opening"):
         hint = cure.hint.removeprefix(STILL_READ)
-        lost = " The store cannot be made there, so nothing can be read."
+        lost = " A start writes there, so nothing can be read."
     why = "" if irregular else f"{describe(error)}: "
     message = f"{doing}: {why}{cure.cause}.{lost}"
     return kind(message, hint=hint, errno=describe(error), disk_failed=cure.disk_failed)

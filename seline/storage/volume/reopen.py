@@ -89,10 +89,11 @@ class Reopener:
 
     def fail(self, error: OSError, doing: str, doubtful: frozenset[DocumentKey]) -> None:
         """Refuse writes until the volume is reopened, first tried in the next turn."""
-        self.failure = VolumeFailed(
+        hint = self.volume.named(error, doing).hint
+        self.failure = self.volume.read_only() or VolumeFailed(
             f"{doing}: {describe(error)}. No writes are taken until the volume was reopened, "
             f"which is tried every {REOPEN_EVERY_S:.0f} s.",
-            hint=self.volume.named(error, doing).hint,
+            hint=hint,
         )
         self.committer.overlay.doubt(doubtful)
         self._reopen_at = self.clock.monotonic()

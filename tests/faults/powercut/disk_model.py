@@ -9,14 +9,16 @@ each shows one of them, independent of the others:
   a durable name, and that no unlink removed, always has one;
 - size, attributes and mtime are one inode, so they persist in the order in which they were set,
   or are lost together; the bytes behind a size may be missing (zeros, or the bytes before), in
-  whole or from the middle on;
+  whole, or in one half of what was written;
 - a repeated `fsync` never writes what a failed one did not: the file is as durable as before, and
   so are names that were not durable then, until they change.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple, Protocol, TypeAlias
+
+from seline.domain.shared_ends import shared_ends
 
 Inode: TypeAlias = int
 ROOT: Final[Inode] = 0
@@ -152,7 +154,7 @@ class Disk:
     def loose_files(self) -> dict[Inode, list[Version]]:
         """Return the files that may be found in more than one version, each with all of them."""
         return {
-            inode: list(dict.fromkeys([*versions, *_half_written(versions[0], versions[-1])]))
+            inode: list(dict.fromkeys([*versions, *_half_written(versions)]))
             for inode, versions in self.files.items()
             if len(versions) > 1
         }
@@ -252,17 +254,28 @@ class Disk:
         return {place for place in self.names if place.directory == directory}
 
 
-def _half_written(before: Version, after: Version) -> Iterator[Version]:
-    """Yield what a new size may show whose bytes did not all arrive; a durable size stays."""
+def _half_written(versions: Sequence[Version]) -> Iterator[Version]:
+    """Yield what a new size may show whose bytes did not all arrive.
+
+    No file is shorter than the shortest of its versions.
+    """
+    before, after = versions[0], versions[-1]
     if before.data == after.data:
         return
-    old, middle = before.data.ljust(len(after.data), b"\0")[: len(after.data)], len(after.data) // 2
+    old = before.data.ljust(len(after.data), b"\0")[: len(after.data)]
+    middle = sum(_changed(old, after.data)) // 2
     yield replace(after, data=old)
     yield replace(after, data=after.data[:middle] + old[middle:])
     yield replace(after, data=old[:middle] + after.data[middle:])
-    size_bytes = max(middle, before.size_bytes)
+    size_bytes = max(middle, min(version.size_bytes for version in versions))
     if size_bytes < after.size_bytes:
         yield replace(after, data=after.data[:size_bytes], size_bytes=size_bytes)
+
+
+def _changed(old: bytes, new: bytes) -> tuple[int, int]:
+    """Return where bytes begin and end to differ, of two texts of the same length."""
+    prefix, suffix = shared_ends(old, new)
+    return prefix, len(new) - suffix
 
 
 @dataclass(frozen=True, slots=True)

@@ -171,11 +171,13 @@ class Journal:
     def _take_back(self, file: JournalFile, error: OSError) -> NoReturn:
         """Overwrite the beginning of a batch that failed: the kernel may have all of it.
 
-        A file system that became read-only took nothing of it.
+        A file system that is read-only by now took at most its beginning, and takes no zeros.
         """
-        if error.errno != errno.EROFS:
-            with raising(InDoubt, _WRITING):
-                files.overwrite(file.descriptor, bytes(BLOCK_BYTES), file.tail)
+        try:
+            files.overwrite(file.descriptor, bytes(BLOCK_BYTES), file.tail)
+        except OSError as again:
+            if error.errno != errno.EROFS or again.errno != errno.EROFS:
+                raise InDoubt(again, _WRITING) from again
         raise StagingFailed(error, _WRITING) from error
 
     def is_in_place(self, volume: VolumeDirectory) -> bool:
