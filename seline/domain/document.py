@@ -96,8 +96,8 @@ class Content(msgspec.Struct, frozen=True, eq=False):
     def spliced(self, at: int, end: int, new: bytes, value_at: int) -> "Content":
         """Return an encoded content with other bytes from `at` to `end`; hash what follows `at`.
 
-        `value_at` is where the value begins in the result that they are, are a part of, or have in
-        them. If something before `at` is changed next, everything is hashed again.
+        `value_at` is where the value that is changed begins in the result. If something before `at`
+        is changed next, everything is hashed again.
         """
         before = memoryview(self.data)
         data = b"".join((before[:at], new, before[end:]))

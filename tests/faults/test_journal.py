@@ -134,7 +134,7 @@ def test_the_difference_of_two_contents_gives_the_later_one_back() -> None:
 
 
 def test_a_change_of_a_part_is_journaled_as_that_part_of_the_content_before() -> None:
-    """Whatever the content is compared with: the one that it was made from, or an earlier one."""
+    """It is compared with the content that it was made from, or with an earlier one."""
     chance, key = random.Random(3), DocumentKey("", "a.json")
     contents = [Content.of(chance.randbytes(9000))]
     for number in range(300):

@@ -21,7 +21,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cache
@@ -32,7 +31,7 @@ import pytest
 
 from seline.blocking import DataManager, Seline
 from seline.domain.document import ABSENT, Json
-from seline.errors import OutcomeUnknown, SelineError, VolumeFailed, VolumeFull
+from seline.errors import OutcomeUnknown, VolumeFailed, VolumeFull
 from seline.storage.volume import files
 from seline.storage.volume.reopen import REOPEN_EVERY_S
 from seline.storage.volume.writer import IDLE_AFTER_S
@@ -45,7 +44,17 @@ from tests.faults.powercut.trying import kind_of
 from tests.faults.small_filesystem import FailingDisk, failing_disk
 from tests.proof.figures import note
 from tests.proof.judge import Expected, Outcome, Values, expect, judge, read_values, stray
-from tests.proof.operations import DONE, OPERATIONS, STILL, A, B, opened, prepare, value
+from tests.proof.operations import (
+    DONE,
+    OPERATIONS,
+    STILL,
+    A,
+    B,
+    in_one_batch,
+    opened,
+    prepare,
+    value,
+)
 
 pytestmark = pytest.mark.usefixtures("first_form")
 
@@ -721,7 +730,7 @@ def test_one_failed_sync_in_a_batch_fails_no_change(
     volume = tmp_path / "volume"
     with watch_syncs(volume) as syncs, opened(volume) as seline:
         syncs.fail(STAGED, nth=2)
-        futures = _in_one_batch(
+        futures = in_one_batch(
             seline, [lambda n=n: seline.data.save_json(f"d{n}.json", {"n": n}) for n in range(4)]
         )
 
@@ -732,31 +741,6 @@ def test_one_failed_sync_in_a_batch_fails_no_change(
         assert len(syncs.failed) == 1
         assert syncs.repeated == []
         assert stray(volume) == []
-
-
-def _in_one_batch(seline: Seline, changes: Sequence[Callable[[], object]]) -> list[Future[object]]:
-    """Make changes while the writer is blocked, so that it takes them in one batch."""
-    store: Any = seline._awaited.store.opened
-    resume, futures = threading.Event(), [Future[object]() for _ in changes]
-    paused = store.writer.between(resume.wait)
-
-    def run(change: Callable[[], object], future: Future[object]) -> None:
-        try:
-            future.set_result(change())
-        except SelineError as error:
-            future.set_exception(error)
-
-    threads = [
-        threading.Thread(target=run, args=pair) for pair in zip(changes, futures, strict=True)
-    ]
-    for thread in threads:
-        thread.start()
-    _wait_until(lambda: store.writer.queued >= len(changes))
-    resume.set()
-    paused.result()
-    for thread in threads:
-        thread.join()
-    return futures
 
 
 def test_a_foreign_file_whose_sync_failed_is_copied_to_the_backups(

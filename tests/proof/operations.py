@@ -10,7 +10,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -128,6 +129,19 @@ def change_large(seline: Seline, _directory: Path) -> None:
 
 def change_two_parts(seline: Seline, _directory: Path) -> None:
     """Set a field and append an item of the large document, in one batch of the writer."""
+    changed = in_one_batch(
+        seline,
+        [
+            lambda: seline.data.update_field(A, "n", "of two parts"),
+            lambda: seline.data.append_item(A, "/items", {"at": 60, "text": "of two parts"}),
+        ],
+    )
+    for change in changed:
+        change.result()
+
+
+def in_one_batch(seline: Seline, changes: Sequence[Callable[[], object]]) -> list[Future[object]]:
+    """Make changes while the writer is held, so that it takes them in one batch; return them."""
     store: Any = seline._awaited.store.opened
     writer, held, resume = store.writer, threading.Event(), threading.Event()
 
@@ -137,23 +151,17 @@ def change_two_parts(seline: Seline, _directory: Path) -> None:
 
     paused = writer.between(hold)
     assert held.wait(HELD_S)
-    changes = (
-        lambda: seline.data.update_field(A, "n", "of two parts"),
-        lambda: seline.data.append_item(A, "/items", {"at": 60, "text": "of two parts"}),
-    )
-    threads = [threading.Thread(target=change) for change in changes]
-    for thread in threads:
-        thread.start()
-    for _ in range(int(HELD_S / 0.001)):
-        if writer.queued == len(changes):
-            break
-        time.sleep(0.001)
-    else:
-        raise AssertionError("the changes were not queued")
-    resume.set()
-    paused.result()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(len(changes)) as threads:
+        made: list[Future[object]] = [threads.submit(change) for change in changes]
+        for _ in range(int(HELD_S / 0.001)):
+            if writer.queued >= len(changes):
+                break
+            time.sleep(0.001)
+        else:
+            raise AssertionError("the changes were not queued")
+        resume.set()
+        paused.result()
+    return made
 
 
 def _delete_and_change(data: DataManager) -> None:
