@@ -156,9 +156,10 @@ FLAGGED_AS = {
 
 
 @pytest.mark.prove
+@pytest.mark.timeout(280)
 @pytest.mark.parametrize("wrong", saver.WRONG)
 def test_a_wrong_store_is_flagged(wrong: str, tmp_path: Path) -> None:
-    result = kill_repeatedly(tmp_path, 200, limit_s=60, wrong=wrong)
+    result = kill_repeatedly(tmp_path, 1000, limit_s=180, wrong=wrong)
 
     assert re.search(FLAGGED_AS[wrong], "\n".join(result.broken)), result
 
