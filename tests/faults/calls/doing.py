@@ -203,13 +203,19 @@ class _Steps:
                 self._result.defects.append(f"V1, V3: {outcome}, and it served {found} as {name}")
 
     def _check_listed(self, seline: Seline) -> None:
-        """Check that the listed backups are those on the volume (V2)."""
+        """Check that the listed backups are those on the volume, once no reopening runs (V2)."""
+        ends_s = time.monotonic() + SETTLED_AFTER_S
+        while differing := self._listed_wrongly(seline):
+            if time.monotonic() > ends_s:
+                self._result.defects.append(
+                    f"V2: the listed backups are not those on the volume: {differing}"
+                )
+                return
+            time.sleep(SETTLED_AFTER_S / 10)
+
+    def _listed_wrongly(self, seline: Seline) -> set[str]:
         listed = {backup.name for backup in seline.all_backups()}
-        on_volume = {path.name for path in (self._directory / "backups").glob("*.json")}
-        if listed != on_volume:
-            self._result.defects.append(
-                f"V2: the listed backups are not those on the volume: {listed ^ on_volume}"
-            )
+        return listed ^ {path.name for path in (self._directory / "backups").glob("*.json")}
 
     def _operate_again(self, seline: Seline) -> None:
         self._expected.operation.act(seline, self._directory)

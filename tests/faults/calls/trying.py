@@ -98,13 +98,14 @@ def prepared(
 ) -> Prepared:
     """Prepare an operation's volume; record what the operation does, and its calls.
 
-    The cases are tried in `place`.
+    The volume is made in the same form, by the right build. The cases are tried in `place`.
     """
     for directory in (scratch, place):
         directory.mkdir(parents=True, exist_ok=True)
     with unhurried():
-        expected = expect(EVERY[name], scratch / "expected")
-        prepare(EVERY[name], scratch / "volume")
+        with built(form, AS_IT_IS):
+            expected = expect(EVERY[name], scratch / "expected")
+            prepare(EVERY[name], scratch / "volume")
         volume = copied(scratch / "volume", place / "volume")
         with built(form, build):
             counted = fail(expected, copied(volume, place / "counted"), None)

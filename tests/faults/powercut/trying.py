@@ -6,7 +6,7 @@ import random
 import shutil
 import tempfile
 import time
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -68,10 +68,20 @@ class Workers:
 
 @contextmanager
 def workers() -> Generator[Workers]:
-    """Start the two processes."""
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(WORKERS, mp_context=context) as pool:
+    """Yield the two processes.
+
+    A process starts when the first test needs it; a form that this test has set is not passed on.
+    """
+    context, variables = multiprocessing.get_context("spawn"), dict(os.environ)
+    with ProcessPoolExecutor(
+        WORKERS, mp_context=context, initializer=_use_environment, initargs=(variables,)
+    ) as pool:
         yield Workers(pool)
+
+
+def _use_environment(variables: Mapping[str, str]) -> None:
+    os.environ.clear()
+    os.environ.update(variables)
 
 
 @contextmanager
