@@ -24,6 +24,7 @@ from seline.operations.exports import Exporter
 from seline.outbound.destinations.folder import Folder
 from seline.ports.destinations import Target
 from seline.ports.store import AddedBackup
+from seline.storage.volume import capabilities
 from seline.storage.volume.commit import exchange_form
 from seline.storage.volume.journal import pending
 
@@ -386,9 +387,13 @@ def _more_backups_than_are_kept(directory: Path) -> None:
 
 
 def main(name: str, half: str, directory: str) -> None:
-    """Run one half of an operation; `crash` exits after the commit point, before publishing."""
+    """Run one half of an operation; `crash` exits after the commit point, before publishing.
+
+    The crash has room on a shared mount, too, that other tests fill.
+    """
     operation = EVERY[name]
     if half == "crash":
+        capabilities.mount_of = lambda _path: None
         exchange_form.ExchangeCommitter._publish = _die  # type: ignore[method-assign]
         pending.PendingDocuments.add = _die  # type: ignore[method-assign]
     if half == "prepare":
