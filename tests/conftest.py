@@ -3,6 +3,7 @@
 SELINE_PROVE_MINUTES limits the time for the tests marked `prove`; one such run is a slice.
 """
 
+import logging
 import math
 import os
 import random
@@ -11,7 +12,7 @@ import signal
 import subprocess
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -42,6 +43,7 @@ for name in ("http_proxy", "https_proxy", "all_proxy"):  # a test's receiver is 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 settings.register_profile("seline", deadline=None)  # a slow machine is no failure
 settings.load_profile("seline")
+LOGGERS = ("seline", "seline.server")
 PROVE_UNTIL = time.monotonic() + 60 * float(os.environ.pop("SELINE_PROVE_MINUTES", "") or math.inf)
 
 
@@ -102,6 +104,15 @@ def _is_first(item: pytest.Item) -> bool:
 def _share_of(item: pytest.Item) -> float:
     mark = item.get_closest_marker("prove")
     return 0.0 if mark is None else float(mark.kwargs.get("share", 1))
+
+
+@pytest.fixture(autouse=True)
+def log_levels() -> Iterator[None]:
+    """Restore the levels of the loggers, which a command sets for its whole process."""
+    levels = {logger: logger.level for logger in map(logging.getLogger, LOGGERS)}
+    yield
+    for logger, level in levels.items():
+        logger.setLevel(level)
 
 
 @pytest.fixture

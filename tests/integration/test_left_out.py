@@ -2,7 +2,6 @@
 
 import errno
 import json
-import logging
 import os
 import re
 import shlex
@@ -347,8 +346,6 @@ def test_no_backups_are_copied_to_a_volume_on_which_they_would_be_rotated(
 ) -> None:
     for call in ("setxattr", "getxattr"):
         monkeypatch.setattr(os, call, unsupported)
-    log = logging.getLogger("seline.server")
-    monkeypatch.setattr(log, "setLevel", log.isEnabledFor)  # it would last beyond this test
 
     store = str(old.parent / "data")
     done = CliRunner().invoke(front, ["import", str(old), "--data-dir", store, "--yes"])
