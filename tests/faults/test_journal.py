@@ -19,6 +19,7 @@ from seline.domain.shared_ends import shared_ends
 from seline.errors import UnsupportedFormat
 from seline.storage.volume import files
 from seline.storage.volume.commit.staging import Staged, Staging
+from seline.storage.volume.journal import pending
 from seline.storage.volume.journal.codec import (
     BLOCK_BYTES,
     FIRST_BATCH_AT,
@@ -33,6 +34,7 @@ from seline.storage.volume.journal.codec import (
     has_gap,
 )
 from seline.storage.volume.journal.replaying import DocumentHistory
+from tests.faults.injection import store_of
 
 JOURNAL_BYTES = 256 << 10
 NAMES = ("journal-a", "journal-b")
@@ -49,11 +51,13 @@ os.kill(os.getpid(), 9)
 """.replace("JOURNAL_BYTES", str(JOURNAL_BYTES))
 
 
-def opened(directory: Path, journal_bytes: int = JOURNAL_BYTES, within_ms: int = 50) -> Seline:
+def opened(
+    directory: Path, journal_bytes: int = JOURNAL_BYTES, within_ms: int = 50, **settings: object
+) -> Seline:
     """Open a volume with a journal."""
     return open_seline(
         directory, lock_wait_s=0, storage__journal_bytes=journal_bytes,
-        storage__publish_within_ms=within_ms, storage__settle_s=0.01,
+        storage__publish_within_ms=within_ms, storage__settle_s=0.01, **settings,
     )  # fmt: skip
 
 
@@ -239,6 +243,25 @@ def test_the_backups_of_a_document_that_goes_on_changing_follow_later(
         assert [
             seline.data.read_backup("a.json", b.name) for b in seline.data.backups("a.json")
         ] == [{"n": number} for number in range(99, 94, -1)]
+
+
+@pytest.mark.parametrize(("kept", "is_written"), [(3, False), (20, True)])
+def test_the_versions_that_wait_for_their_files_take_bounded_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: int, is_written: bool
+) -> None:
+    """Above the bound those that retention drops are forgotten, then the others are written."""
+    bound = 5 * 50_000
+    monkeypatch.setattr(pending, "EARLIER_BYTES_MAX", bound)
+    with opened(tmp_path, within_ms=10_000, backups__keep_newest=kept) as seline:
+        for number in range(12):
+            seline.data.save_json("a.json", {"n": number, "filler": "x" * 50_000})
+            waiting = store_of(seline).batches.committer._pending.documents  # type: ignore[attr-defined]
+            assert sum(document.earlier_bytes for document in waiting) <= bound + 51_000
+
+        assert (tmp_path / "a.json").exists() == is_written
+        names = [backup.name for backup in seline.data.backups("a.json")]
+        versions = [seline.data.read_backup("a.json", name)["n"] for name in names]
+        assert versions == list(range(10, -1, -1))[:kept]
 
 
 def test_an_acknowledged_change_is_read_before_its_file_is_written(tmp_path: Path) -> None:
