@@ -29,6 +29,7 @@ JOURNAL: Final = "by a journal"
 FILES_LATER: Final = "by a journal, files later"
 AT_ONCE: Final = (FIRST, JOURNAL)
 """The forms that write a file before a change is answered."""
+BY_A_JOURNAL: Final = (JOURNAL, FILES_LATER)
 EACH: Final = (
     *(pytest.param(form, marks=pytest.mark.prove) for form in (FIRST, JOURNAL)),
     FILES_LATER,

@@ -14,6 +14,7 @@ from typing import Final
 
 import pytest
 
+from tests.faults.forms import BY_A_JOURNAL
 from tests.faults.powercut.damages import broken_by
 from tests.faults.powercut.journal_damages import CASES
 from tests.faults.powercut.promises import Flagged, State, flagged
@@ -22,7 +23,7 @@ from tests.faults.powercut.scenarios import SCENARIOS, states_of
 from tests.faults.powercut.states import EVERY, Cutting
 from tests.faults.powercut.trying import fast_place, kind_of, sample, try_some
 from tests.faults.powercut.wrong_builds import WrongBuild
-from tests.faults.powercut.wrong_journals import WRONG_BUILDS
+from tests.faults.powercut.wrong_journals import OF_THE_JOURNAL, WRONG_BUILDS
 from tests.faults.powercut.wrong_stores import RIGHT, WRONG, seven_saves
 from tests.proof.figures import note
 
@@ -57,6 +58,10 @@ def test_every_wrong_build_is_tried_by_a_scenario_or_a_case() -> None:
 
     assert tried <= SCENARIOS.keys() | CASES.keys()
     assert CASES.keys() <= tried
+
+
+def test_every_wrong_build_of_the_journal_is_tried_by_a_journal() -> None:
+    assert {build.form for build in OF_THE_JOURNAL.values()} == set(BY_A_JOURNAL)
 
 
 @pytest.mark.parametrize("name", CASES)

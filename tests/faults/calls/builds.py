@@ -2,8 +2,7 @@
 
 import errno
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping
 from typing import Final, NoReturn, TypeAlias
 
 import pytest
@@ -11,9 +10,10 @@ import pytest
 from seline.domain.document import DocumentKey
 from seline.storage import planner
 from seline.storage.volume import backup_index, batches, files, reopen
-from seline.storage.volume.commit import base, exchange_form, record, replay, sync
+from seline.storage.volume.commit import base, exchange_form, record, replay
 from seline.storage.volume.commit.replay import Replay
 from seline.storage.volume.directory import VolumeDirectory
+from tests.faults.powercut.scenarios import as_a_whole
 from tests.proof.operations import A
 
 Plant: TypeAlias = Callable[[pytest.MonkeyPatch], None]
@@ -37,20 +37,10 @@ def _without_exchange(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(files, "rename_new", _unknown)
 
 
-def _sync_as_a_whole(patch: pytest.MonkeyPatch) -> None:
-    def written(self: sync.Syncer, descriptors: Sequence[int]) -> bool:
-        self.capabilities = replace(self.capabilities, syncs_whole=True)
-        return real(self, descriptors)
-
-    real = sync.Syncer.sync_written
-    patch.setattr(sync, "SYNCFS_FILES_MIN", 1)
-    patch.setattr(sync.Syncer, "sync_written", written)
-
-
 WAYS: Final[Mapping[str, Plant]] = {
     "links refused": lambda patch: patch.setattr(files, "link", _refused),
     "no exchange of names": lambda patch: _without_exchange(patch),
-    "synced as a whole": _sync_as_a_whole,
+    "synced as a whole": as_a_whole,
 }
 """How the commit works on other file systems, or for more documents."""
 

@@ -16,7 +16,17 @@ from typing import Final, NamedTuple, TypeAlias
 
 import pytest
 
+from seline.domain.document import BOT
 from seline.storage.volume import capabilities, files
+from seline.storage.volume.journal.codec import (
+    BLOCK_BYTES,
+    FIRST_BATCH_AT,
+    Header,
+    batches,
+    decode_header,
+)
+from seline.storage.volume.journal.journal import JOURNAL_NAMES
+from tests.faults.forms import FORMS
 from tests.faults.inspections import inspection_of
 from tests.faults.powercut.disk_model import Tree
 from tests.faults.powercut.states import Cut, write
@@ -31,6 +41,8 @@ from tests.proof.judge import (
 )
 from tests.proof.operations import Operation, opened
 
+RECORD: Final = ".seline/journal"
+JOURNALS: Final = [f".seline/{name}" for name in JOURNAL_NAMES]
 PROMISED: Final = 1_000
 """The number of acknowledgements of a state in which every change is promised."""
 Judge: TypeAlias = Callable[[Cut, Path], list[str]]
@@ -62,10 +74,12 @@ def flagged(states: Iterable[State], directory: Path) -> Generator[Flagged | Non
             yield Flagged(str(state.cut), broken) if broken else None
 
 
-def all_flagged(states: Sequence[State], directory: Path) -> list[Flagged]:
-    """Do `flagged` in a process of its own."""
+def all_flagged(states: Sequence[State], directory: Path, form: str) -> list[Flagged]:
+    """Do `flagged` in a process of its own, by a store of this form."""
     place = directory / str(os.getpid())
-    return [one for one in flagged(states, place) if one is not None]
+    with pytest.MonkeyPatch.context() as patch:
+        FORMS[form](patch)
+        return [one for one in flagged(states, place) if one is not None]
 
 
 def _broken(state: State, directory: Path) -> list[str]:
@@ -205,6 +219,17 @@ def _nothing(*_: object) -> None:
     raise AssertionError("only the judge's part was sent")
 
 
-def holds_a_record(tree: Tree) -> bool:
-    """Whether a transaction has passed its commit point in this state."""
-    return any(path == ".seline/journal" for path, _ in tree.files)
+def has_committed(tree: Tree) -> bool:
+    """Whether a change of a document has passed its commit point, by a record or in a journal."""
+    found = tree.paths()
+    journals = [found[path].data for path in JOURNALS if path in found]
+    return RECORD in found or any(map(_has_batch, journals))
+
+
+def _has_batch(data: bytes) -> bool:
+    """Whether a journal's file has a whole batch, not of an earlier use, with a document in it."""
+    slots = (data[:BLOCK_BYTES], data[BLOCK_BYTES:FIRST_BATCH_AT])
+    header = max(filter(None, map(decode_header, slots)), default=Header(0, 0, is_clean=True))
+    after_epoch = header.epoch if header.is_clean else header.epoch - 1
+    read = batches(data, after_epoch=after_epoch)
+    return any(change.key.space == BOT for one in read for change in one.batch.changes)

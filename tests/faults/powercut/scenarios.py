@@ -43,7 +43,9 @@ from seline.storage.volume.journal.codec import batches
 from tests.copied import original
 from tests.faults.forms import (
     AT_ONCE,
+    BY_A_JOURNAL,
     FILES_LATER,
+    FIRST,
     FORMS,
     by_a_journal_with_files_later,
     chosen,
@@ -58,7 +60,7 @@ from tests.faults.powercut.promises import (
     Judge,
     Keeping,
     State,
-    holds_a_record,
+    has_committed,
     unhurried,
 )
 from tests.faults.powercut.recorder import Recording, recording, tree_of
@@ -156,9 +158,11 @@ def _after_kills(
     made: Recording, where: str, judge: Judge, place: Path, cutting: Cutting
 ) -> Iterator[State]:
     """Yield the states after a cut in the start after a kill; a value read there must stay."""
+    moments = [at for at, call in enumerate(made.calls, 1) if re.match(where, str(call))]
     chance = random.Random(len(made.calls))
-    for after, killed in made.disks():
-        if not re.match(where, after) or chance.random() >= cutting.starts:
+    chosen = chance.sample(moments, max(1, round(len(moments) * cutting.starts)))
+    for at, (after, killed) in enumerate(made.disks()):
+        if at not in chosen:
             continue
         left = killed.copy()
         with (
@@ -177,25 +181,23 @@ def _after_kills(
 def _cut_again(
     states: Sequence[Cut], judge: Judge, count: int, place: Path, cutting: Cutting
 ) -> Iterator[State]:
-    """Yield the states after a cut in the start after a cut; a record must be completed."""
-    for first in _with_and_without_record(states, count):
+    """Yield the states after a cut in the start after a cut; what had committed stays."""
+    for first in _past_and_before_the_commit_point(states, count):
         with _laid_out(first.tree, place) as volume, recording(volume) as starting, opened(volume):
             pass
-        done = PROMISED if holds_a_record(first.tree) else first.acknowledged
+        done = PROMISED if has_committed(first.tree) else first.acknowledged
         for cut in cuts(starting, cutting):
             after = f"{first}; {cut.after}"
             again = replace(cut, after=after, acknowledged=done, bare=first.bare)
             yield State(again, judge)
 
 
-def _with_and_without_record(states: Sequence[Cut], count: int) -> list[Cut]:
-    """Return some states, most of them with a transaction's record."""
+def _past_and_before_the_commit_point(states: Sequence[Cut], count: int) -> list[Cut]:
+    """Return some states, half of them, if there are so many, past the commit point."""
     chance = random.Random(count)
-    with_record = [cut for cut in states if holds_a_record(cut.tree)]
-    rest = [cut for cut in states if not holds_a_record(cut.tree)]
-    return [
-        cut for some in (with_record, rest) for cut in chance.sample(some, min(len(some), count))
-    ]
+    past = [cut for cut in states if has_committed(cut.tree)]
+    rest = [cut for cut in states if not has_committed(cut.tree)]
+    return [cut for some in (past, rest) for cut in chance.sample(some, min(len(some), count))]
 
 
 @functools.cache
@@ -373,7 +375,9 @@ def _link_refused(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(files, "link", link)
 
 
-def _as_a_whole(patch: pytest.MonkeyPatch) -> None:
+def as_a_whole(patch: pytest.MonkeyPatch) -> None:
+    """Have the file system synced as a whole, by a commit and by a checkpoint."""
+
     def written(self: sync.Syncer, descriptors: Sequence[int]) -> bool:
         self.capabilities = replace(self.capabilities, syncs_whole=True)
         return real(self, descriptors)
@@ -402,6 +406,7 @@ class _ShuttingDown:
 
 def _shutting_down(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(sync, "ThreadPoolExecutor", _ShuttingDown)
+    patch.setattr(checkpoints, "ThreadPoolExecutor", _ShuttingDown)
 
 
 WAYS: Final = (
@@ -411,7 +416,7 @@ WAYS: Final = (
             "links refused": _no_links,
             "no exchange of names": _no_exchange,
             "neither links nor exchange": _neither,
-            "synced as a whole": _as_a_whole,
+            "synced as a whole": as_a_whole,
         }.items()
         for name in ("save", "delete", "transaction", "recovery")
     ),
@@ -432,6 +437,7 @@ class _FailsOnce:
 
     def way(self, patch: pytest.MonkeyPatch) -> None:
         """Replace the disk's syncs."""
+        self.armed = False
         patch.setattr(os, "fsync", self._sync)
         patch.setattr(os, "fdatasync", self._sync)
 
@@ -457,8 +463,10 @@ def _sync_documents(seline: Seline) -> None:
         seline.data.save_json(name, value(name, 2))
 
 
-def _of_failing_sync(what: str, where: str, operation: str = "save") -> Scenario:
-    """A change whose sync fails, tried again once."""
+def _of_failing_sync(
+    what: str, where: str, operation: str = "save", forms: Sequence[str] = tuple(FORMS)
+) -> Scenario:
+    """A change whose sync fails, tried again once. `forms` are those that sync there."""
     failing = _FailsOnce(where)
 
     def act(volume: Path) -> None:
@@ -467,9 +475,10 @@ def _of_failing_sync(what: str, where: str, operation: str = "save") -> Scenario
             _sync_documents(seline)
             failing.armed = True
             _try(change) or _try(change)
+        assert not failing.armed, "no sync failed"
 
     usual = _of_operation(OPERATIONS[operation], failing.way)
-    return replace(usual, name=f"{operation}, {what} fails to sync", act=act)
+    return replace(usual, name=f"{operation}, {what} fails to sync", act=act, forms=forms)
 
 
 def _rot_newest_backup(volume: Path) -> None:
@@ -535,13 +544,13 @@ def _of_reopening(
 
 
 FAILING: Final = (
-    _of_failing_sync("the staged file", r"staging/\w"),
+    _of_failing_sync("the staged file", r"staging/\w", forms=[FIRST]),
     _of_failing_sync("backups/", "volume/backups$"),
-    _of_failing_sync("the journal's file, if there is one,", JOURNAL_FILE),
-    _of_failing_sync("the journal's file, if there is one,", JOURNAL_FILE, "transaction"),
+    _of_failing_sync("the journal's file", JOURNAL_FILE, forms=BY_A_JOURNAL),
+    _of_failing_sync("the journal's file", JOURNAL_FILE, "transaction", BY_A_JOURNAL),
     _of_failing_sync("the documents' directory", "volume$"),
-    _of_failing_sync("a staged file", r"staging/\w", "transaction"),
-    _of_failing_sync("the record", "journal", "transaction"),
+    _of_failing_sync("a staged file", r"staging/\w", "transaction", [FIRST]),
+    _of_failing_sync("the record", "journal", "transaction", [FIRST]),
     _of_failing_sync("the directory of the record", "seline$", "transaction"),
     _of_reopening(
         "save, the documents' directory fails to sync, then the reopening",
@@ -962,19 +971,36 @@ def _first_save_over_a_removed_file(volume: Path) -> None:
         _acknowledge()
 
 
-def _rotten_journal(volume: Path) -> Judge:
-    """Prepare a kill after some saves, and rot of one of them: that one is lost."""
-    documents(volume)
-    before = _before(volume)
+def _kill_after(volume: Path, saves: Sequence[tuple[str, int]]) -> None:
+    """Leave a volume as a kill does after saves that only the journal has."""
     killed = volume.with_name("killed")
     with pytest.MonkeyPatch.context() as patch:
         by_a_journal_with_files_later(patch)
         with opened(volume) as seline:
-            for name, number in ((A, 10), (B, 11), (A, 12), (A, 13)):
+            for name, number in saves:
                 seline.data.save_json(name, value(name, number))
             shutil.copytree(volume, killed, ignore=shutil.ignore_patterns("*.sock"))
     shutil.rmtree(volume)
     killed.rename(volume)
+
+
+def _edited_after_a_kill(volume: Path) -> Judge:
+    """Prepare a kill after a save, and a hand edit; the start must lose neither."""
+    documents(volume)
+    before = _before(volume)
+    _kill_after(volume, [(A, 10)])
+    (volume / A).unlink()
+    (volume / A).write_bytes(encode(EDIT))
+    after = {**before, A: EDIT}
+    kept = (encode(EDIT), encode(value(A, 10)))
+    return Keeping(served=[(after,), (after,)], kept=dict.fromkeys(kept, 0))
+
+
+def _rotten_journal(volume: Path) -> Judge:
+    """Prepare a kill after some saves, and rot of one of them: that one is lost."""
+    documents(volume)
+    before = _before(volume)
+    _kill_after(volume, [(A, 10), (B, 11), (A, 12), (A, 13)])
     path = volume / ".seline" / "journal-a"
     data = bytearray(path.read_bytes())
     data[next(itertools.islice(batches(bytes(data), after_epoch=0), 1, None)).start + 100] ^= 1
@@ -1059,6 +1085,9 @@ BESIDE: Final = (
         name="start after a crash of a removal, and an edit by hand",
         prepare=_edited_after(encode(EDIT), _delete_and_change),
         act=_start,
+    ),
+    Scenario(
+        name="start after a kill and an edit by hand", prepare=_edited_after_a_kill, act=_start
     ),
     Scenario(
         name="start with an edit left in staging/, and a transaction",

@@ -44,15 +44,17 @@ class Workers:
     pool: ProcessPoolExecutor
 
     def try_all(
-        self, states: Sequence[State], place: Path, *, until_s: float
+        self, states: Sequence[State], place: Path, *, form: str, until_s: float
     ) -> tuple[int, list[Flagged]]:
-        """Open states until the time is over; return how many, and what was broken.
+        """Open states in a form until the time is over; return how many, and what was broken.
 
         They are shuffled, so that the ones left out are a random sample.
         """
         shuffled = random.Random(len(states)).sample(states, len(states))
         chunks = [shuffled[start : start + CHUNK] for start in range(0, len(states), CHUNK)]
-        waiting = {self.pool.submit(all_flagged, chunk, place): len(chunk) for chunk in chunks}
+        waiting = {
+            self.pool.submit(all_flagged, chunk, place, form): len(chunk) for chunk in chunks
+        }
         found: list[Flagged] = []
         tried = 0
         for done in as_completed(waiting):
