@@ -9,6 +9,8 @@ import tarfile
 from pathlib import Path
 from typing import Final
 
+from seline.domain.document import Json
+
 FOLDER: Final = Path(__file__).parent
 ATTRIBUTE: Final = "user.seline"
 _ATTRIBUTE_KEY: Final = f"SELINE.{ATTRIBUTE}"
@@ -16,8 +18,13 @@ _MTIME_KEY: Final = "SELINE.mtime_ns"
 _LEFT_OUT: Final = ("reserve", "control.sock", "server.json", "staging", "exports")
 
 
+def large(number: int) -> dict[str, Json]:
+    """Return a value of which the journal has only what a change of its number changes."""
+    return {"n": number, "items": [f"item {at}" for at in range(400)]}
+
+
 def pack(volume: Path, tar: Path) -> None:
-    """Write a closed volume into a new tar file, with checksums and times."""
+    """Write a volume that nothing changes now into a new tar file, with checksums and times."""
     with tarfile.open(tar, "x:xz", format=tarfile.PAX_FORMAT) as packed:
         for path in sorted(volume.rglob("*")):
             if path.is_file() and not set(path.relative_to(volume).parts) & set(_LEFT_OUT):
