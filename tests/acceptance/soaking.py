@@ -1,9 +1,10 @@
 """A process like a bot's that runs all operations at once, until a test kills or stops it.
 
 `python -m tests.acceptance.soaking DATA_DIR LIFE NOTEBOOK EXPORTS` prints `ready ADDRESS` after it
-has locked the volume and read every document, so that all are in its cache. Store, admin API and
-worker run in its event loop. Sixteen tasks save, update, edit, delete, restore, import, export,
-verify, prune and read, in addition to the worker's jobs. SIGTERM stops it cleanly.
+has locked the volume and read every document, so that all are in its cache. The environment chooses
+its form of the commit. Store, admin API and worker run in its event loop. Sixteen tasks save,
+update, edit, delete, restore, import, export, verify, prune and read, in addition to the worker's
+jobs. SIGTERM stops it cleanly.
 """
 
 import asyncio
@@ -36,6 +37,7 @@ from tests.acceptance.saver import (
     states_in,
     value_of,
 )
+from tests.faults.forms import chosen
 
 SAVED: Final = tuple(f"d{number}.json" for number in range(8))
 UPDATED: Final = ("u0.json", "u1.json")
@@ -74,6 +76,7 @@ def _settings(data_dir: str, exports: str) -> Settings:
     destinations = [{"name": "beside", "url": f"file://{exports}", "keep": 2}]
     environ = {
         **ENVIRONMENT,
+        **chosen(),
         "SELINE_DATA_DIR": data_dir,
         "SELINE_EXPORTS__DESTINATIONS": json.dumps(destinations),
     }

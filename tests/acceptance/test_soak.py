@@ -12,8 +12,8 @@ compares the outcomes of its writes and the results of its reads, process after 
 - the use of memory, descriptors, threads and disk does not grow, neither within a long process nor
   from process to process.
 
-SELINE_SOAK_MINUTES sets the time (default: ten minutes). The test prints one line at its end. The
-tests below it reproduce what it has found.
+It runs by a journal, and in the first form. SELINE_SOAK_MINUTES sets the time of both (default: ten
+minutes). The test prints one line for each. The tests below it reproduce what it has found.
 """
 
 import json
@@ -43,7 +43,8 @@ from seline.domain.document import ABSENT
 from seline.library import Seline
 from seline.storage.volume.mounts import mount_of
 from tests.acceptance.saver import UNKNOWN, read_lines, read_notebook, state_of, states_in
-from tests.acceptance.soaking import EVERYTHING, KEEP_NEWEST
+from tests.acceptance.soaking import ADMIN, API, EVERYTHING, KEEP_NEWEST
+from tests.faults.forms import FILES_LATER, FIRST, JOURNAL_BYTES, SMALL_JOURNAL, labelled
 from tests.faults.small_filesystem import SmallFilesystem, small_filesystem
 from tests.proof.figures import note
 from tests.proof.history import Corrupted, Event, Read, State, Stopped, Write, check
@@ -69,15 +70,26 @@ WARM_SHARE: Final = 0.2
 SAME_AGE_S: Final = 3.0
 MINUTES: Final = float(os.environ.get("SELINE_SOAK_MINUTES") or 10)
 SEED: Final = 20250106
+FORMS: Final = {
+    FILES_LATER: (SMALL_JOURNAL, "by a journal"),
+    FIRST: ({JOURNAL_BYTES: "0"}, "each change is synced in its files"),
+}
+"""Each form with the variables that choose it, and what health calls it."""
 
 
-@pytest.mark.prove(share=30)
+@pytest.mark.prove(share=15)
 @pytest.mark.timeout(MINUTES * 60 + 300)
-def test_a_soak_breaks_no_guarantee_and_does_not_grow(tmp_path: Path, share_s: float) -> None:
+@pytest.mark.parametrize("form", FORMS)
+def test_a_soak_breaks_no_guarantee_and_does_not_grow(
+    form: str, tmp_path: Path, share_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    variables, named = FORMS[form]
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
     began = time.monotonic()
     with place(tmp_path) as (volume, where):
-        done = Soak(tmp_path, volume)
-        done.run(min(share_s, MINUTES * 60))
+        done = Soak(tmp_path, volume, form=named)
+        done.run(min(share_s, MINUTES * 60 / len(FORMS)))
     took_s = time.monotonic() - began
 
     long = done.lives[-1].gauges
@@ -87,7 +99,7 @@ def test_a_soak_breaks_no_guarantee_and_does_not_grow(tmp_path: Path, share_s: f
     counted = done.counted
     note(
         "soak",
-        f"{took_s / 60:.1f} minutes of everything at once",
+        labelled(f"{took_s / 60:.1f} minutes of everything at once", form),
         tried=sum(counted[fault] for fault in ("kills", "flips", "full volumes")),
         failures=len(failures),
         where=where,
@@ -277,6 +289,14 @@ class Life:
         except OSError:
             return False
 
+    def form(self) -> str:
+        """Return how it takes changes, as its health says."""
+        authorization = {"Authorization": f"Bearer {ADMIN}"}
+        health = urllib.request.Request(f"{self.address}{API}/health", headers=authorization)
+        with urllib.request.urlopen(health, timeout=10) as answer:
+            checks = json.load(answer)["checks"]
+        return next(str(check["detail"]) for check in checks if check["name"] == "writing")
+
     def gauge(self, disk_mb: float) -> None:
         """Record its resource use."""
         proc = Path(f"/proc/{self.process.pid}")
@@ -440,7 +460,9 @@ def _any_between(instants: Sequence[float], start: float, end: float) -> bool:
 class Soak:
     """Runs processes one after another, with faults during and between them."""
 
-    def __init__(self, folder: Path, volume: Volume) -> None:
+    def __init__(self, folder: Path, volume: Volume, *, form: str) -> None:
+        """`form` is what the health of each process calls its form."""
+        self._form = form
         self._folder = folder
         self._volume = volume
         self._model = Model(volume)
@@ -465,6 +487,7 @@ class Soak:
         self.lives.append(life)
         kill = self._chance.random() < KILLS
         try:
+            self._check_form(life)
             self._run_load(life, for_s)
         finally:
             self.broken += life.end(signal.SIGKILL if kill else signal.SIGTERM)
@@ -476,6 +499,11 @@ class Soak:
         if judged and not self.broken:
             self._model.forget_history()
             self._flip_while_stopped()
+
+    def _check_form(self, life: Life) -> None:
+        found = life.form()
+        if found != f"changes are taken ({self._form})":
+            self.broken.append(f"the form is another one: {found}")
 
     def _run_load(self, life: Life, for_s: float) -> None:
         while time.monotonic() < life.ready_at + for_s and life.lives:
