@@ -39,7 +39,7 @@ from tests.proof.operations import EVERY, OPERATIONS, prepare
 SUITE: Final = "every call fails once"
 WRONG_SAMPLE: Final = 60
 LIMIT_S: Final = 60.0
-KERNEL_LIMIT_S: Final = 600.0
+KERNEL_LIMIT_S: Final = 300.0
 AS_KERNEL: Final = {
     "open": "openat", "setxattr": "fsetxattr", "utime": "utimensat", "mkdir": "mkdirat",
     "link": "linkat", "rename": "renameat", "replace": "renameat", "unlink": "unlinkat",
@@ -117,11 +117,11 @@ def test_no_failing_call_breaks_a_guarantee_in_another_commit_variant(
     assert tried.flagged == []
 
 
-@pytest.mark.prove(share=5)
-@pytest.mark.timeout(1500)
+@pytest.mark.prove(share=3)
+@pytest.mark.timeout(1000)
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
 def test_no_call_that_the_kernel_refuses_breaks_a_guarantee(
-    tmp_path: Path, worker_processes: Workers, share_s: float
+    form: str, tmp_path: Path, worker_processes: Workers, share_s: float
 ) -> None:
     """The kernel refuses the calls of a fresh process whose code is not patched."""
     suite_deadline_s = time.monotonic() + min(KERNEL_LIMIT_S, share_s)
@@ -133,7 +133,7 @@ def test_no_call_that_the_kernel_refuses_breaks_a_guarantee(
             directory = tmp_path / str(remaining)
             name = names[remaining - 1]
             operation = worker_processes.pool.submit(
-                prepared, name, directory / "scratch", directory
+                prepared, name, directory / "scratch", directory, form
             ).result()
             deadline_s = time.monotonic() + remaining_s / remaining
             cases = injected.refusals(operation)
@@ -143,7 +143,8 @@ def test_no_call_that_the_kernel_refuses_breaks_a_guarantee(
 
     tried = together(parts)
 
-    noted(SUITE, "refused by the kernel (strace)", tried, tmp_path, operations=len(parts))
+    what = labelled("refused by the kernel (strace)", form)
+    noted(SUITE, what, tried, tmp_path, operations=len(parts))
     assert tried.flagged == []
     assert tried.count > 0
 

@@ -1,7 +1,8 @@
 """Have the kernel refuse system calls: `strace` injects the error.
 
 A call is identified by its name, the file or directory it is made on, and its number among those of
-its thread. The log of strace shows whether it was met.
+its thread. The log of strace shows whether it was met. The process has the form of the commit in
+which its operation was prepared.
 """
 
 import os
@@ -15,7 +16,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tests.faults.calls.trying import Flagged, Prepared, Tried, broken_promises, copied, gathered
+from tests.faults.calls.builds import AS_IT_IS
+from tests.faults.calls.trying import (
+    Flagged,
+    Prepared,
+    Tried,
+    broken_promises,
+    built,
+    copied,
+    gathered,
+)
 from tests.faults.powercut.promises import unhurried
 from tests.proof.judge import Outcome
 from tests.proof.operations import DONE
@@ -24,8 +34,11 @@ ON_NAMES: Final = {
     "openat", "mkdir", "mkdirat", "link", "linkat", "rename", "renameat", "renameat2", "unlink",
     "unlinkat", "rmdir",
 }  # fmt: skip
-ON_FILES: Final = {"write", "pwrite64", "fsetxattr", "utimensat", "fsync", "fallocate"}
-INTERRUPTED: Final = {"openat", "write", "fsync", "fallocate"}
+ON_FILES: Final = {
+    "write", "pwrite64", "ftruncate", "fallocate", "fsetxattr", "utimensat", "fsync", "fdatasync",
+    "syncfs",
+}  # fmt: skip
+INTERRUPTED: Final = {"openat", "write", "fallocate", "fsync", "fdatasync", "syncfs"}
 _MADE: Final = re.compile(r"^(?P<thread>\d+) +(?P<name>\w+)\((?P<first>-?\w+)<(?P<path>[^>]*)>")
 _CHANGES: Final = re.compile(r"O_CREAT|O_TRUNC")
 
@@ -47,7 +60,10 @@ class Refusal:
 
 def refusals(operation: Prepared) -> list[Refusal]:
     """Have strace follow an operation; return every way in which the kernel may refuse a call."""
-    with tempfile.TemporaryDirectory(prefix="traced-", dir=operation.volume.parent) as place:
+    with (
+        built(operation.form, AS_IT_IS),
+        tempfile.TemporaryDirectory(prefix="traced-", dir=operation.volume.parent) as place,
+    ):
         volume, log = copied(operation.volume, Path(place) / "volume"), Path(place) / "log"
         names = ",".join(f"?{name}" for name in sorted(ON_NAMES | ON_FILES))
         done = _traced(operation.name, volume, log, "-y", "-e", f"trace={names}")
@@ -68,7 +84,10 @@ def attempt(cases: Sequence[Refusal]) -> Tried:
 
 def _one(case: Refusal) -> Flagged | None:
     operation = case.operation
-    with tempfile.TemporaryDirectory(prefix="case-", dir=operation.volume.parent) as place:
+    with (
+        built(operation.form, AS_IT_IS),
+        tempfile.TemporaryDirectory(prefix="case-", dir=operation.volume.parent) as place,
+    ):
         volume, log = copied(operation.volume, Path(place) / "volume"), Path(place) / "log"
         fault = f"inject={case.name}:error={case.error}:when={case.number}"
         where = os.path.normpath(volume / case.path)
@@ -93,7 +112,7 @@ def _met(log: str) -> bool:
 
 
 def _traced(operation: str, volume: Path, log: Path, *how: str) -> subprocess.CompletedProcess[str]:
-    """Do an operation in a process that strace follows."""
+    """Do an operation in a process that strace follows, in the form that is set."""
     act = [sys.executable, "-m", "tests.proof.operations", operation, "act", os.fspath(volume)]
     return subprocess.run(
         ["strace", "-f", *how, "-o", os.fspath(log), *act],
