@@ -1,8 +1,9 @@
 """Damage by a failing disk, as data: kinds of damage, files to damage, and the expected result.
 
-A failing disk changes bytes and keeps all times. `fill_volume` and `crash_in_transaction` make the
-volumes. `SavedVolume` knows what was saved, and `Damage` how far each damaged file can be trusted.
-From these two alone `SavedVolume.expected_bytes` computes what a reader must get.
+A failing disk changes bytes and keeps all times. `fill_volume`, `crash_in_transaction` and
+`kill_before_publishing` make the volumes. `SavedVolume` knows what was saved, and `Damage` how far
+each damaged file can be trusted. From these two alone `SavedVolume.expected_bytes` computes what a
+reader must get. Of a journal, any acknowledged content may be what is left.
 """
 
 import asyncio
@@ -31,7 +32,9 @@ from seline.domain.job import JobRecord, Run, RunOutcome
 from seline.library import Seline as AwaitedSeline
 from seline.storage.volume.commit.exchange_form import ExchangeCommitter
 from seline.storage.volume.commit.record import decode_record
-from tests.faults.forms import synced_in_its_files
+from seline.storage.volume.journal.codec import FIRST_BATCH_AT, ReadBatch, batches
+from seline.storage.volume.journal.journal import JOURNAL_NAMES
+from tests.faults.forms import by_a_journal_with_files_later, synced_in_its_files
 
 BLOCK_BYTES: Final = 512
 PAGE_BYTES: Final = 4096
@@ -41,6 +44,7 @@ TOKENS, PINS, JOBS, ALERTS = (
     f"{STATE}{name}.json" for name in ("tokens", "pins", "jobs", "alerts")
 )
 RECORD: Final = f"{STATE}journal"
+JOURNAL: Final = tuple(f"{STATE}{name}" for name in JOURNAL_NAMES)
 DELETED: Final = "gone.json"
 
 Rng: TypeAlias = random.Random
@@ -493,3 +497,102 @@ def _call_after(patch: pytest.MonkeyPatch, method: str, callback: Callable[..., 
 def _staged(directory: Path) -> dict[str, str]:
     entries = decode_record((directory / RECORD).read_bytes())
     return {entry.name: f"{STATE}staging/{entry.staged}" for entry in entries}
+
+
+# volumes after a kill, with contents that only the journal has
+
+
+JOURNALED: Final = ("list.json", "new.json", "number.json", "profile.json", "text.json")
+
+
+@dataclass(frozen=True, kw_only=True)
+class JournaledVolume:
+    """A volume that was killed before its last changes were published.
+
+    `versions` are the values of each changed document that were acknowledged, oldest first, None
+    without a document. `batches` are those of the journal that the files do not have, in order.
+    """
+
+    directory: Path
+    versions: Mapping[str, Sequence[Json]]
+    batches: Sequence[tuple[str, ReadBatch]]
+    journal: Mapping[str, bytes]
+
+    def copy(self, to: Path) -> None:
+        """Copy the volume."""
+        SavedVolume(directory=self.directory, files={}).copy(to)
+
+    @property
+    def active(self) -> str:
+        """The journal file that has them."""
+        return self.batches[-1][0]
+
+    def used_bytes(self, path: str) -> int:
+        """Return the size of the part of a journal file that was written."""
+        read = batches(self.journal[path], after_epoch=0)
+        return max((batch.end for batch in read), default=FIRST_BATCH_AT)
+
+    def looks_interrupted(self, directory: Path) -> bool:
+        """Whether only the last batches are damaged: as if a power cut had interrupted a write."""
+        damaged = {path: (directory / path).read_bytes() for path in self.journal}
+        whole = list[bool]()
+        for path, read in self.batches:
+            batch = self.journal[path][read.start : read.end].rstrip(b"\0")  # its blocks are filled
+            whole.append(damaged[path][read.start :].startswith(batch))
+        return not all(whole) and whole == sorted(whole, reverse=True)
+
+
+def kill_before_publishing(filled: FilledVolume, workspace: Path) -> JournaledVolume:
+    """Change documents by a journal, and copy the volume while no file has the changes."""
+    rng = random.Random(str(sorted(filled.saved_values.items())))
+    directory, killed = workspace / "changing", workspace / "killed"
+    filled.volume.copy(directory)
+    with pytest.MonkeyPatch.context() as patch:
+        by_a_journal_with_files_later(patch)
+        with open_small(directory) as seline:
+            versions = {name: [seline.data.load_json(name, default=None)] for name in JOURNALED}
+            for number in range(rng.randint(6, 24)):
+                _change_some(seline, versions, number, rng)
+            SavedVolume.of(directory).copy(killed)
+    journal = {path: (killed / path).read_bytes() for path in JOURNAL}
+    return JournaledVolume(
+        directory=killed, versions=versions, batches=_unpublished(journal), journal=journal
+    )
+
+
+def _change_some(
+    seline: Seline, versions: Mapping[str, list[Json]], number: int, rng: random.Random
+) -> None:
+    """Change one to three documents at once; sometimes, delete one."""
+    names = rng.sample(JOURNALED, rng.choice((1, 1, 1, 2, 3)))
+    deleted = [name for name in names if versions[name][-1] is not None and rng.random() < 0.1]
+    with seline.data.transaction(*names) as change:
+        for name in names:
+            if name in deleted:
+                del change[name]
+                versions[name].append(None)
+            else:
+                value = {"n": number, "name": name, "text": "words " * rng.choice((1, 20, 90))}
+                change[name] = value
+                versions[name].append(value)
+
+
+def _unpublished(journal: Mapping[str, bytes]) -> list[tuple[str, ReadBatch]]:
+    found = [
+        (path, read) for path, data in journal.items() for read in batches(data, after_epoch=0)
+    ]
+    latest = max(read.epoch for _, read in found)
+    return [(path, read) for path, read in found if read.epoch == latest]
+
+
+def rot_journal(directory: Path, volume: JournaledVolume, path: str, rng: Rng) -> Damage:
+    """Damage the part of a journal file that was written; the file keeps its size."""
+    used_bytes, before = volume.used_bytes(path), volume.journal[path]
+    used = data = before[:used_bytes]
+    kind = ""
+    while data == used or len(data) != len(used):  # zeros may not change
+        kind = rng.choice(list(BYTE_DAMAGES))
+        data = BYTE_DAMAGES[kind](used, rng)
+    data += before[used_bytes:]
+    (directory / path).write_bytes(data)
+    return Damage(path=path, kind=kind, trust=Trust.NONE, data=data)

@@ -46,6 +46,7 @@ from seline.storage.volume import capabilities, inspect
 from seline.storage.volume.commit.preserve import Preserver
 from seline.storage.volume.commit.replay import Replay
 from seline.storage.volume.events import Events
+from seline.storage.volume.journal import replaying
 from tests.faults.forms import each_form_at_once, labelled
 from tests.faults.powercut.trying import fast_place, kind_of
 from tests.faults.rot import (
@@ -54,6 +55,8 @@ from tests.faults.rot import (
     CHANGED,
     DELETED,
     JOBS,
+    JOURNAL,
+    JOURNALED,
     METADATA,
     PINS,
     RECORD,
@@ -62,6 +65,7 @@ from tests.faults.rot import (
     CrashedVolume,
     Damage,
     FilledVolume,
+    JournaledVolume,
     SavedVolume,
     Trust,
     crash_in_transaction,
@@ -69,8 +73,10 @@ from tests.faults.rot import (
     fill_volume,
     is_lost,
     is_refused,
+    kill_before_publishing,
     open_small,
     rot,
+    rot_journal,
 )
 from tests.http_client import ADMIN, settings_for
 from tests.proof.figures import note
@@ -546,6 +552,44 @@ def _unpublished(crashed: CrashedVolume) -> set[str]:
     return {path for name, path in crashed.staged.items() if name not in crashed.published}
 
 
+# volumes after a kill, with contents that only the journal has
+
+
+def try_journal(
+    volume: JournaledVolume, directory: Path, rng: random.Random
+) -> tuple[int, list[str]]:
+    """Damage the journal; open the volume twice.
+
+    Each document has an acknowledged value. It has an older one only if the damage is reported, or
+    if it looks like a write that a power cut interrupted.
+    """
+    volume.copy(directory)
+    targets = {volume.active} if rng.random() < 0.7 else rng.sample(JOURNAL, rng.randint(1, 2))
+    damages = {path: rot_journal(directory, volume, path, rng) for path in targets}
+    may_be_older = volume.looks_interrupted(directory)
+    broken = list[str]()
+    with open_small(directory) as seline:
+        found = {name: _load(seline, name) for name in JOURNALED}
+        reported = any(check["name"] == "journal_broken" for check in seline.health()["checks"])  # type: ignore[index,union-attr,call-overload]
+        older = [name for name in JOURNALED if found[name] != volume.versions[name][-1]]
+        if older and not (reported or may_be_older):
+            broken.append(f"health does not report that {older} are older")
+        broken += [
+            f"{name} is served as {str(found[name])[:60]!r}, which was not acknowledged"
+            for name in JOURNALED
+            if found[name] not in volume.versions[name]
+        ]
+        broken += [f"verify finds {finding}" for finding in seline.verify().findings]
+    with open_small(directory) as seline:
+        again = {name: _load(seline, name) for name in JOURNALED}
+        if again != found:
+            broken.append(f"after another start {again} is served, not {found}")
+        for name in JOURNALED:
+            seline.data.save_json(name, {"the": "next"}, shrink=True)
+    broken += [f"stray: {path}" for path in (directory / STATE / "staging").iterdir()]
+    return len(damages), [f"{_text_of(damages)}: {failure}" for failure in broken]
+
+
 # the rounds
 
 
@@ -564,17 +608,23 @@ def _unchanged(filled: FilledVolume, _place: Path) -> FilledVolume:
 
 
 SUBJECTS: Final = (
-    Subject(what="documents and backups", run=try_documents, prepare=_unchanged, share=0.6),
+    Subject(what="documents and backups", run=try_documents, prepare=_unchanged, share=0.5),
     Subject(
         what="tokens, pins, jobs, alerts and their backups",
         run=try_state,
         prepare=_unchanged,
-        share=0.25,
+        share=0.2,
     ),
     Subject(
         what="the record of a transaction and what it names",
         run=try_record,
         prepare=crash_in_transaction,
+        share=0.15,
+    ),
+    Subject(
+        what="the journal, with contents that no file has",
+        run=try_journal,
+        prepare=kill_before_publishing,
         share=0.15,
     ),
 )
@@ -659,6 +709,11 @@ def _discard_broken_bytes(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Preserver, "keep_broken", lambda _self, staged, _now: staged)
 
 
+def _report_no_damaged_journal(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(replaying, "damaged", lambda *_: [])
+    patch.setattr(replaying.JournalReplay, "_report_lost", lambda *_: None)
+
+
 def _trust_staged_files(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Replay, "_is_damaged", lambda *_: False)
 
@@ -669,6 +724,7 @@ CONTROLS: Final[Mapping[str, tuple[Callable[[pytest.MonkeyPatch], None], Subject
     "recoveries are not reported": (_report_no_recovery, SUBJECTS[0]),
     "broken bytes are not kept": (_discard_broken_bytes, SUBJECTS[0]),
     "damaged staged files are rolled forward": (_trust_staged_files, SUBJECTS[2]),
+    "a damaged journal is not reported": (_report_no_damaged_journal, SUBJECTS[3]),
 }
 
 

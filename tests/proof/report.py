@@ -46,8 +46,10 @@ SUITES: Final[Mapping[str, str]] = {
     ),
     "rot": (
         "Bits are flipped, blocks zeroed, files truncated or swapped, in documents, backups, the "
-        "journal and Seline's own state. All damage must be detected, no broken content served, "
-        "and everything that has a sound copy recovered."
+        "record of a transaction and Seline's own state; the journal is damaged while no file has "
+        "its last changes. All damage must be detected, no broken content served, and everything "
+        "that has a sound copy recovered. Damage of the journal's end need not be detected: it "
+        "looks like a write that a power cut interrupted."
     ),
     "time and place": (
         "The clock jumps; the volume is unmounted, replaced or read-only; links and directories "
