@@ -590,9 +590,10 @@ def rot_journal(directory: Path, volume: JournaledVolume, path: str, rng: Rng) -
     used_bytes, before = volume.used_bytes(path), volume.journal[path]
     used = data = before[:used_bytes]
     kind = ""
-    while data == used or len(data) != len(used):  # zeros may not change
+    while data == used:  # zeros may not change
         kind = rng.choice(list(BYTE_DAMAGES))
         data = BYTE_DAMAGES[kind](used, rng)
-    data += before[used_bytes:]
+    if len(data) == used_bytes:
+        data += before[used_bytes:]
     (directory / path).write_bytes(data)
     return Damage(path=path, kind=kind, trust=Trust.NONE, data=data)

@@ -104,6 +104,17 @@ def test_a_batch_is_read_as_it_was_written_and_not_if_a_byte_of_it_changed() -> 
     assert list(batches(bytes(data), after_epoch=6)) == []
 
 
+def test_a_journal_that_ends_within_a_batch_is_read_up_to_it() -> None:
+    change = JournalChange(
+        space="", name="a.json", at_ns=1, before=None, after="0" * 64, data=b"x" * 5000
+    )
+    first, second = (encode_batch(Batch(changes=(change,)), epoch=1, number=n) for n in (1, 2))
+    data = bytes(FIRST_BATCH_AT) + first + second
+
+    for size in range(FIRST_BATCH_AT + len(first), FIRST_BATCH_AT + len(first) + 5000):
+        assert [one.number for one in batches(data[:size], after_epoch=0)] == [1]
+
+
 def test_a_batch_that_was_damaged_before_a_whole_one_is_noticed() -> None:
     change = JournalChange(space="", name="a.json", at_ns=1, before=None, after=None)
     batch = Batch(changes=(change,))

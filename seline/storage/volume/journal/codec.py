@@ -198,7 +198,7 @@ def batches(data: bytes, *, after_epoch: int) -> Iterator[ReadBatch]:
 
 
 def _batch_at(data: bytes, at: int) -> ReadBatch | None:
-    if data[at : at + len(_BATCH_MAGIC)] != _BATCH_MAGIC:
+    if data[at : at + len(_BATCH_MAGIC)] != _BATCH_MAGIC or len(data) < at + _BATCH.size:
         return None
     _, digest, epoch, number, size_bytes = _BATCH.unpack_from(data, at)
     begin = at + len(_BATCH_MAGIC) + _DIGEST_BYTES
