@@ -1,7 +1,8 @@
-"""Helpers that make one system call fail, or change a file at one step of a commit."""
+"""Helpers that make a system call fail, change a file in a commit, or copy an open volume."""
 
 import errno
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,11 @@ def incident_kinds(seline: Seline) -> list[str]:
 def backup_values(seline: Seline, name: str = A) -> list[Json]:
     """Return the values of a document's backups, newest first."""
     return [seline.data.read_backup(name, backup.name) for backup in seline.data.backups(name)]
+
+
+def left_by_a_kill(volume: Path, to: Path) -> Path:
+    """Return a copy of an open volume at `to`: what a kill of its process would leave now."""
+    return shutil.copytree(volume, to, ignore=shutil.ignore_patterns("*.sock"))
 
 
 def failing_call(number: int) -> Callable[..., Any]:

@@ -586,7 +586,7 @@ def _unpublished(journal: Mapping[str, bytes]) -> list[tuple[str, ReadBatch]]:
 
 
 def rot_journal(directory: Path, volume: JournaledVolume, path: str, rng: Rng) -> Damage:
-    """Damage the part of a journal file that was written; the file keeps its size."""
+    """Damage the part of a journal file that was written; this may change the file's size."""
     used_bytes, before = volume.used_bytes(path), volume.journal[path]
     used = data = before[:used_bytes]
     kind = ""

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from seline.library import Seline
 from seline.server import serving
 from seline.settings import load_settings
 from tests.faults.forms import chosen, each_form_at_once
+from tests.faults.injection import left_by_a_kill
 from tests.faults.test_editors import SETTLE_S
 
 pytestmark = each_form_at_once
@@ -53,7 +53,7 @@ async def ended(path: Path, edits: list[str], edit: Edit, end: str) -> Path:
             if end != "closed unread":
                 await seline.data.load_json(NAME)
         if end == "killed":
-            shutil.copytree(path / "live", left, ignore=shutil.ignore_patterns("*.sock"))
+            left_by_a_kill(path / "live", left)
     return left if end == "killed" else path / "live"
 
 

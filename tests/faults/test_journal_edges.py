@@ -4,7 +4,6 @@ import errno
 import itertools
 import json
 import os
-import shutil
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -38,7 +37,7 @@ from seline.storage.volume.journal.journal import JournalFile, damaged
 from seline.storage.volume.known_names import SETTLED_S
 from seline.storage.volume.medium import VolumeMedium
 from tests.clocks import FakeClock
-from tests.faults.injection import failing_call, incident_kinds, store_of
+from tests.faults.injection import failing_call, incident_kinds, left_by_a_kill, store_of
 from tests.faults.test_only_in_the_journal import wait_for
 
 JOURNAL_BYTES = 64 << 10
@@ -63,9 +62,7 @@ def seline(tmp_path: Path) -> Iterator[Seline]:
 
 def crashed(tmp_path: Path, data: Path | None = None) -> Path:
     """Return the volume of the fixture `seline` as a kill of its process would leave it now."""
-    return shutil.copytree(
-        data or tmp_path / "data", tmp_path / "crashed", ignore=shutil.ignore_patterns("*.sock")
-    )
+    return left_by_a_kill(data or tmp_path / "data", tmp_path / "crashed")
 
 
 def value(number: int, size: int = 1000) -> dict[str, Any]:

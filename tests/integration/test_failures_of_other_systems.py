@@ -7,7 +7,6 @@ import asyncio
 import errno
 import math
 import os
-import shutil
 import threading
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from seline.server import serving
 from seline.settings import load_settings
 from seline.storage.volume import files
 from tests.faults.forms import chosen
+from tests.faults.injection import left_by_a_kill
 
 PROFILE = "user_profile.json"
 
@@ -243,9 +243,7 @@ class TestFailuresOfHomeAssistant:
     async def test_a_save_is_on_disk_when_it_returns(self, seline: Seline, tmp_path: Path) -> None:
         """Known failure: a save with default options was written by a delayed flush."""
         await seline.data.save_json(PROFILE, {"n": 1})
-        killed = shutil.copytree(
-            tmp_path / "data", tmp_path / "killed", ignore=shutil.ignore_patterns("*.sock")
-        )
+        killed = left_by_a_kill(tmp_path / "data", tmp_path / "killed")
         async with open_seline(killed) as reopened:
             assert await reopened.data.load_json(PROFILE) == {"n": 1}
         await asyncio.sleep(0)

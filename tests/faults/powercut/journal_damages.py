@@ -6,7 +6,6 @@ Each is as those of `damages`, and uses the journal by itself.
 import errno
 import itertools
 import os
-import shutil
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,16 +19,10 @@ from seline.domain.json_codec import encode
 from seline.storage.volume import files
 from seline.storage.volume.journal.codec import BLOCK_BYTES, FIRST_BATCH_AT, ReadBatch, batches
 from tests.faults.forms import by_a_journal, by_a_journal_with_files_later, synced_in_its_files
+from tests.faults.injection import left_by_a_kill
 from tests.faults.powercut.damages import CASES as OF_THE_FIRST_FORM
 from tests.faults.powercut.damages import Case
 from tests.proof.operations import A, B, C, documents, opened, value
-
-
-def crashed(volume: Path) -> Path:
-    """Return a copy of an open volume: what a kill of its process would leave now."""
-    return shutil.copytree(
-        volume, volume.with_name("crashed"), ignore=shutil.ignore_patterns("*.sock")
-    )
 
 
 def batches_in(volume: Path, name: str = "journal-a") -> list[ReadBatch]:
@@ -139,7 +132,7 @@ def a_file_that_cannot_be_written_while_the_journal_fills(volume: Path) -> list[
         for number in range(30):
             seline.data.save_json(B, value(B, number))
         seline.data.documents()
-        killed = crashed(volume)
+        killed = left_by_a_kill(volume, volume.with_name("crashed"))
     with _later(), opened(killed) as seline:
         found = seline.data.load_json(A)
     return ["V3: the save is lost"] * (found != value(A, "new"))
@@ -150,7 +143,7 @@ def _killed(volume: Path) -> Path:
     documents(volume)
     with _later(), opened(volume) as seline:
         seline.data.save_json(A, value(A, "new"))
-        return crashed(volume)
+        return left_by_a_kill(volume, volume.with_name("crashed"))
 
 
 def _backups(seline: Seline, name: str = A) -> list[Any]:

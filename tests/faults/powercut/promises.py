@@ -75,7 +75,7 @@ def flagged(states: Iterable[State], directory: Path) -> Generator[Flagged | Non
 
 
 def all_flagged(states: Sequence[State], directory: Path, form: str) -> list[Flagged]:
-    """Do `flagged` in a process of its own, by a store of this form."""
+    """Do `flagged` in another process, with a store of this form."""
     place = directory / str(os.getpid())
     with pytest.MonkeyPatch.context() as patch:
         FORMS[form](patch)

@@ -51,7 +51,7 @@ from tests.faults.forms import (
     chosen,
     synced_in_its_files,
 )
-from tests.faults.injection import store_of
+from tests.faults.injection import left_by_a_kill, store_of
 from tests.faults.powercut.disk_model import Tree
 from tests.faults.powercut.promises import (
     PROMISED,
@@ -979,7 +979,7 @@ def _kill_after(volume: Path, saves: Sequence[tuple[str, int]]) -> None:
         with opened(volume) as seline:
             for name, number in saves:
                 seline.data.save_json(name, value(name, number))
-            shutil.copytree(volume, killed, ignore=shutil.ignore_patterns("*.sock"))
+            left_by_a_kill(volume, killed)
     shutil.rmtree(volume)
     killed.rename(volume)
 
