@@ -6,6 +6,7 @@ removes these links, too: the snapshot no longer has the document.
 """
 
 import os
+import stat
 import threading
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import suppress
@@ -49,6 +50,8 @@ class VolumeSnapshot:
     in_doubt: frozenset[str]
     unpublished: dict[str, Content | None]
     linked: set[str] = field(default_factory=set[str])
+    removed: set[str] = field(default_factory=set[str])
+    """What another program had removed before a commit replaced it for the first time."""
     purged: set[str] = field(default_factory=set[str])
     directory: int | None = None
     broken: dict[str, str] = field(default_factory=dict[str, str])
@@ -235,20 +238,25 @@ class Snapshots:
         os.rmdir(name, dir_fd=self.volume.exports)
 
     def _link(self, snapshot: VolumeSnapshot, key: DocumentKey) -> None:
-        if key.name in snapshot.linked:
+        """Link what is there before the first commit that replaces it: it may be a hand edit."""
+        if key.name in snapshot.linked | snapshot.removed:
+            return
+        documents = self.volume.documents(key.space)
+        status = None
+        with suppress(FileNotFoundError):
+            status = files.status(documents, key.name)
+        if status is None or not stat.S_ISREG(status.st_mode):
+            snapshot.removed.add(key.name)
             return
         if snapshot.directory is None:
             os.mkdir(snapshot.name, files.DIRECTORY_MODE, dir_fd=self.volume.exports)
             snapshot.directory = files.open_directory(snapshot.name, inside=self.volume.exports)
             give_to_owner_of(self.volume.exports, snapshot.directory)
-        documents = self.volume.documents(key.space)
-        identity = snapshot.held[key.name]
+        snapshot.held[key.name] = identity = FileIdentity.of(status)
         try:
-            status = files.status(documents, key.name)
-            if not FileIdentity.of(status).same_bytes(identity):
-                return
             files.link(documents, key.name, snapshot.directory, key.name)
         except FileNotFoundError:
+            snapshot.removed.add(key.name)
             return
         except OSError:
             raw = files.read_whole(documents, key.name, size_max=identity.size_bytes)

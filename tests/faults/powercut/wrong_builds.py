@@ -473,6 +473,12 @@ LINKS: Final[Mapping[str, WrongBuild]] = {
     "an export keeps no document of its instant": _snapshots(
         "Snapshots._link", "files.link", NOTHING, "an export beside a save"
     ),
+    "an export keeps no edit that a save replaces": _snapshots(
+        "Snapshots._link",
+        "files.link",
+        NOTHING,
+        "an export of an edited document that meets a save",
+    ),
     "every link is a move": _disk("link", "os.link", "moved", "save"),
     "a transaction has no record": WrongBuild(
         changes={
@@ -545,15 +551,6 @@ CHECKS: Final[Mapping[str, WrongBuild]] = {
         "FileIdentity.of(os.fstat(descriptor)).same_bytes",
         YES,
         "an export of a flipped document that meets two saves",
-    ),
-    "an export holds the present file": needless(
-        _snapshots(
-            "Snapshots._link",
-            "FileIdentity.of(status).same_bytes",
-            YES,
-            "an export of an edited document that meets a save",
-        ),
-        "a reader compares the inode, and takes the newest content if it differs",
     ),
     "a document counts as its own backup": _opening(
         "Replay._sweep_twin",
