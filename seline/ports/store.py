@@ -279,7 +279,10 @@ class DocumentStore(Protocol):
         ...
 
     def snapshot(self, space: str) -> Future[AbstractContextManager[Snapshot]]:
-        """Take a snapshot of a space between two batches; exit the context to release it."""
+        """Take a snapshot of a space between two batches; exit the context to release it.
+
+        A change that is submitted before the future is done may be in it.
+        """
         ...
 
     def watch(self, watcher: Callable[[DocumentKey, Outcome], None]) -> Callable[[], None]:

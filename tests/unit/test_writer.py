@@ -3,7 +3,7 @@
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
@@ -73,6 +73,69 @@ def test_what_is_queued_is_done_in_order_and_a_task_divides_the_batches() -> Non
     assert held.done == [1, 2, "a", "b", 1]
     assert held.writer.queued == 0
     held.writer.close()
+
+
+def test_what_is_queued_by_the_end_of_a_step_runs_before_the_next_step() -> None:
+    held = Held()
+    first = held.submit_and_hold()
+
+    def in_three_steps() -> Generator[None, None, str]:
+        for number in (1, 2):
+            held.done.append(f"step {number}")
+            yield
+        return "ended"
+
+    steps = held.writer.in_steps(in_three_steps())
+    rest = [held.writer.submit(()), held.writer.between(lambda: held.done.append("task"))]
+
+    held.release.set()
+
+    assert steps.result(SOON_S) == "ended"
+    for future in (first, *rest):
+        future.result(SOON_S)
+    assert held.done == [1, "step 1", 1, "task", "step 2"]
+    held.writer.close()
+
+
+def test_a_large_change_is_taken_while_only_a_step_is_queued() -> None:
+    held = Held()
+
+    def in_two_steps() -> Generator[None, None, None]:
+        held.writer.submit(())
+        yield
+
+    steps = held.writer.in_steps(in_two_steps())
+    assert held.began.wait(SOON_S)
+
+    size_bytes = writer.QUEUED_BYTES_MAX + 1
+    change = Change(DocumentKey(BOT, "a.json"), changes.look, size_hint=size_bytes)
+    large = held.writer.submit((change,))
+
+    held.release.set()
+    assert (steps.result(SOON_S), large.result(SOON_S)) == (None, ())
+    held.writer.close()
+
+
+def test_a_step_that_fails_ends_its_work_and_a_close_carries_out_the_rest() -> None:
+    held = Held()
+
+    def fail_after_a_step() -> Generator[None, None, None]:
+        yield
+        raise LookupError
+
+    def in_two_steps() -> Generator[None, None, str]:
+        yield
+        return "ended"
+
+    held.submit_and_hold()
+    failing = held.writer.in_steps(fail_after_a_step())
+    ending = held.writer.in_steps(in_two_steps())
+
+    held.close_while_held().join(SOON_S)
+
+    with pytest.raises(LookupError):
+        failing.result(SOON_S)
+    assert ending.result(SOON_S) == "ended"
 
 
 def test_a_close_during_a_batch_carries_out_what_is_queued_and_ends_the_thread() -> None:

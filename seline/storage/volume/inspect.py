@@ -3,8 +3,8 @@
 import hashlib
 import os
 import time
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Collection, Generator, Iterable
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
@@ -72,6 +72,7 @@ class Inspector:
     """The file of a document that a recovery moved to quarantine/, as it was judged."""
     _expected: set[DocumentKey] = field(default_factory=set)
     """The bot's documents that have a file, as far as Seline knows; only the writer changes it."""
+    _changes: list[set[DocumentKey]] = field(default_factory=list)
 
     def peek(self, key: DocumentKey) -> Content | Verdict | None:
         """Return the remembered content if one stat shows that it is current, else None."""
@@ -148,8 +149,22 @@ class Inspector:
             or ((self.last_known(key) or self.last_edit(key)) and self.peek(key) is None)
         )
 
+    @contextmanager
+    def changes(self) -> Generator[set[DocumentKey]]:
+        """Collect the documents whose files Seline writes, removes or distrusts in the block.
+
+        Only the writer's thread.
+        """
+        changed: set[DocumentKey] = set()
+        self._changes.append(changed)
+        try:
+            yield changed
+        finally:
+            self._changes = [other for other in self._changes if other is not changed]
+
     def written(self, key: DocumentKey, identity: FileIdentity, content: Content) -> None:
         """Remember what a commit made current; bytes on another disk go away, and are not kept."""
+        self._note([key])
         if content.held is None:
             self.forget(key)
         else:
@@ -159,6 +174,7 @@ class Inspector:
 
     def removed(self, key: DocumentKey) -> None:
         """Remember that a commit removed a document, or found it removed."""
+        self._note([key])
         self.forget(key)
         self._expected.discard(key)
 
@@ -198,8 +214,9 @@ class Inspector:
         self.cache.expire(key)
         self._drop_pages(self.volume.documents, key.space, key.name)
 
-    def distrust(self, keys: Iterable[DocumentKey]) -> None:
+    def distrust(self, keys: Collection[DocumentKey]) -> None:
         """Forget every remembered content, and read these documents from the disk."""
+        self._note(keys)
         self.cache.clear()
         for key in keys:
             self._drop_pages(self.volume.documents, key.space, key.name)
@@ -233,6 +250,10 @@ class Inspector:
         while piece := os.read(descriptor, files.READ_PIECE_BYTES):
             digest.update(piece)
         return checksum is not None and checksum.digest == digest.digest()
+
+    def _note(self, keys: Collection[DocumentKey]) -> None:
+        for changed in self._changes:
+            changed.update(keys)
 
     def _changed_aside(self, key: DocumentKey) -> Aside | None:
         """Return a watched file in quarantine/ that changed since it was judged, else None."""

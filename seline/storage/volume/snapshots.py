@@ -1,8 +1,9 @@
 """Snapshots: the documents of one instant, kept while an export reads them.
 
-A snapshot is taken between two batches as a list of names and file identities. A commit that is
-about to replace a listed document first links its file into `.seline/exports/<id>/`. A purge
-removes these links, too: the snapshot no longer has the document.
+A snapshot is a list of names and file identities, taken between two batches. Most files are looked
+at before, some at a time between earlier batches, so that no batch waits for thousands of them. A
+commit that is about to replace a listed document first links its file into `.seline/exports/<id>/`.
+A purge removes these links, too: the snapshot no longer has the document.
 """
 
 import os

@@ -5,11 +5,12 @@ from the disk. Changes go through the writer's queue.
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, closing, suppress
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
 from msgspec import UNSET
 
@@ -19,7 +20,7 @@ from seline.domain.checksum import decode_checksum
 from seline.domain.document import Content, DocumentInfo, DocumentKey, Revision
 from seline.domain.verdict import DAMAGED, UNCHECKED, Judged, Verdict
 from seline.errors import BackupNotFound, SelineError, UnsupportedFormat
-from seline.pacing import paced
+from seline.pacing import FILES, paced
 from seline.ports.store import AddedBackup, Atom, Outcome, Retain, Snapshot
 from seline.storage.volume import files
 from seline.storage.volume.batches import Batches
@@ -30,6 +31,9 @@ from seline.storage.volume.medium import VolumeMedium
 from seline.storage.volume.os_errors import raising
 from seline.storage.volume.snapshots import Snapshots
 from seline.storage.volume.writer import Writer
+
+LOOKS: Final = 3
+"""How often a snapshot looks at what changed since it looked, before its last step."""
 
 
 @dataclass(eq=False)
@@ -126,7 +130,7 @@ class VolumeStore:
 
     @while_open
     def snapshot(self, space: str) -> Future[AbstractContextManager[Snapshot]]:
-        return self.writer.between(lambda: self._take_snapshot(space))
+        return self.writer.in_steps(self._take_snapshot(space))
 
     def watch(self, watcher: Callable[[DocumentKey, Outcome], None]) -> Callable[[], None]:
         return self.batches.events.watch(watcher)
@@ -211,13 +215,8 @@ class VolumeStore:
             backup_count=len(backups),
         )
 
-    def _take_snapshot(self, space: str) -> AbstractContextManager[Snapshot]:
-        self.batches.settle()
-        held: dict[str, FileIdentity] = {}
-        for name in self.volume.document_names(space):
-            with raising(self.volume.named, f"Reading {name}"), suppress(FileNotFoundError):
-                status = files.status(self.volume.documents(space), name)
-                held[name] = FileIdentity.of(status)
+    def _take_snapshot(self, space: str) -> Generator[None, None, AbstractContextManager[Snapshot]]:
+        held = yield from self._identities(space)
         overlay = self.batches.committer.overlay
         answers = {key.name: overlay.answer(key) for key in overlay.keys if key.space == space}
         durable = {key.name for key in overlay.unpublished if key.space == space}
@@ -230,3 +229,41 @@ class VolumeStore:
         files_held = {name: held[name] for name in held.keys() - answers.keys()}
         now = self.clock.now()
         return closing(self.snapshots.take(space, files_held, in_doubt, unpublished, now))
+
+    def _identities(self, space: str) -> Generator[None, None, dict[str, FileIdentity]]:
+        """Return the documents' files as they are in the last step.
+
+        The steps before look at all of them, and again at those that Seline changed since, until
+        these are few: the last step looks at them and at new ones.
+        """
+        looked: dict[str, FileIdentity] = {}
+        with self.current_documents.inspector.changes() as changed:
+            self.batches.settle()
+            names = self.volume.document_names(space)
+            for _ in range(LOOKS):
+                for number, name in enumerate(paced(names), 1):
+                    looked |= self._identity(space, name)
+                    if number % FILES == 0:
+                        yield
+                names = [key.name for key in changed if key.space == space]
+                if len(names) <= FILES:
+                    break
+                changed.clear()
+            self.batches.settle()
+            for key in changed:
+                if key.space == space:
+                    looked.pop(key.name, None)
+        found: dict[str, FileIdentity] = {}
+        for name in self.volume.document_names(space):
+            if name in looked:
+                found[name] = looked[name]
+            else:
+                found |= self._identity(space, name)
+        return found
+
+    def _identity(self, space: str, name: str) -> dict[str, FileIdentity]:
+        """Return the identity of a document's file by its name, nothing if there is no file."""
+        with raising(self.volume.named, f"Reading {name}"), suppress(FileNotFoundError):
+            status = files.status(self.volume.documents(space), name)
+            return {name: FileIdentity.of(status)}
+        return {}

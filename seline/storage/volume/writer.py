@@ -12,7 +12,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
@@ -40,8 +40,8 @@ class Pending:
     queued_at_s: float = field(default_factory=time.monotonic)
 
 
-Task: TypeAlias = tuple[Callable[[], Any], Future[Any]]
-"""Work that runs between two batches, and its caller's future."""
+Task: TypeAlias = tuple[Generator[None, None, Any], Future[Any]]
+"""Work whose steps run between batches, and its caller's future."""
 
 
 class Writer:
@@ -68,28 +68,33 @@ class Writer:
 
     def submit(self, atom: Atom) -> Future[tuple[Outcome, ...]]:
         """Queue an atom. Raises VolumeBusy if the queue is full, StoreClosed after `close`."""
-        pending = Pending(atom, sum([change.size_hint for change in atom]))
+        size_bytes = sum([change.size_hint for change in atom])
+        pending = Pending(atom, size_bytes)
         with self._wake:
             self._check_open()
             if (
                 len(self._queue) >= QUEUED_ATOMS_MAX
-                or (self._queue and self._queued_bytes + pending.size_bytes > QUEUED_BYTES_MAX)
+                or (self._queued_bytes and self._queued_bytes + size_bytes > QUEUED_BYTES_MAX)
             ):  # fmt: skip
                 raise VolumeBusy(
                     f"{len(self._queue)} changes ({self._queued_bytes >> 20} MiB) are waiting for "
                     "the disk; this one was not taken."
                 )
-            self._queued_bytes += pending.size_bytes
+            self._queued_bytes += size_bytes
             self._queue.append(pending)
             self._wake.notify()
         return pending.future
 
     def between(self, work: Callable[[], Any]) -> Future[Any]:
         """Queue work to run between two batches."""
+        return self.in_steps(_one_step(work))
+
+    def in_steps(self, steps: Generator[None, None, Any]) -> Future[Any]:
+        """Queue work that ends a step with each `yield`; the queue runs before the next step."""
         future = Promise[Any]()
         with self._wake:
             self._check_open()
-            self._queue.append((work, future))
+            self._queue.append((steps, future))
             self._wake.notify()
         return future
 
@@ -128,7 +133,8 @@ class Writer:
                 if work is None:
                     return
                 if isinstance(work, tuple):
-                    _carry_out(*work)
+                    if not _run_step(*work):
+                        self._queue.append(work)
                 else:
                     batch = work
                     self._process(work)
@@ -179,8 +185,19 @@ class Writer:
                 future.set_exception(refusal)
 
 
-def _carry_out(work: Callable[[], Any], future: Future[Any]) -> None:
+def _one_step(work: Callable[[], Any]) -> Generator[None, None, Any]:
+    yield from ()  # which makes it a generator
+    return work()
+
+
+def _run_step(steps: Generator[None, None, Any], future: Future[Any]) -> bool:
+    """Run the next step; return whether it was the last one, which answers the caller."""
     try:
-        future.set_result(work())
+        next(steps)
+    except StopIteration as end:
+        future.set_result(end.value)
     except BaseException as error:  # noqa: BLE001  # raised to its caller; the next task runs
         future.set_exception(error)
+    else:
+        return False
+    return True
