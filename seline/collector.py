@@ -37,6 +37,15 @@ def paused() -> Generator[None]:
                 gc.enable()
 
 
+def freeze_startup_objects() -> None:
+    """Exclude all current objects from later collections: modules, and what a start has made.
+
+    They live as long as the process. A full collection of them takes 15 ms, and frees nothing.
+    """
+    gc.collect()
+    gc.freeze()
+
+
 def without_full_ones(
     work: Callable[P, Coroutine[Any, Any, T]],
 ) -> Callable[P, Coroutine[Any, Any, T]]:

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
+from seline import collector
 from seline.server.serving import Serving
 from seline.settings import Settings
 
@@ -40,6 +41,7 @@ async def run_server(settings: Settings, *, announce: Callable[[Serving], None])
         await asyncio.wait({signalled, acquired}, return_when=asyncio.FIRST_COMPLETED)
         if acquired.done():
             acquired.result()
+            collector.freeze_startup_objects()
             announce(running)
             await signalled
         else:
