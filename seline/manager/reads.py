@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
+from functools import partial
 from typing import Final
 
 from seline.domain.document import BOT, Content, DocumentInfo, DocumentKey
@@ -28,17 +29,24 @@ SETTLE_MAX_S: Final = 5.0
 async def served_content(managed: ManagedStore, key: DocumentKey) -> Content | None:
     """Return a document's sound content, recovered or adopted first; None if it is missing.
 
-    A file that may be being written is given time to settle if only a backup could answer for it:
-    a process that ends before would find it unsettled for ever.
     Raises DocumentUnrecoverable, DocumentUnreadable, StorageError.
     """
     store = managed.ready() or await managed.open()
     slow = managed.is_slow() and not in_turn()
-    known = await managed.reading(lambda: store.peek(key)) if slow else store.peek(key)
+    known = await managed.reading(partial(store.peek, key)) if slow else store.peek(key)
     if isinstance(known, Content):
         return known
-    if known is Verdict.MISSING:
-        return None
+    return None if known is Verdict.MISSING else await _served_from_disk(managed, store, key)
+
+
+async def _served_from_disk(
+    managed: ManagedStore, store: DocumentStore, key: DocumentKey
+) -> Content | None:
+    """Read and judge a document that memory does not know, and return what to serve.
+
+    A file that may be being written is given time to settle if only a backup could answer for it:
+    a process that ends before would find it unsettled for ever.
+    """
     judged, _ = await managed.reading(lambda: store.look(key))
     if judged.verdict is Verdict.UNSETTLED and not (store.medium.remembers(key) or in_turn()):
         await pause(min(managed.settings.storage.settle_s, SETTLE_MAX_S))
