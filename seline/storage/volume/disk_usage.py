@@ -2,6 +2,10 @@
 
 A volume that is a mount is measured as `df` does, another one by its files; both are compared with
 the configured limit. Other programs' files count too, and are never changed.
+
+A walk over the files measures their sizes: it takes seconds if there are thousands on a slow disk.
+So once a minute it runs on a thread of its own, and no save waits for it. What Seline itself adds
+and removes is counted at once.
 """
 
 import contextlib
@@ -9,11 +13,14 @@ import os
 import stat
 import threading
 import time
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, TypeAlias
 
 from seline.domain.document import SELINE
 from seline.domain.usage import Usage, blocks, reserve_bytes
+from seline.errors import SelineError, StoreClosed
+from seline.pacing import paced
 from seline.storage.volume import files
 from seline.storage.volume.directory import VolumeDirectory
 
@@ -22,6 +29,7 @@ RESERVED_FILES: Final = ("reserve-1", "reserve-2", "reserve-3")
 """A blank save stages four files: the document, the pins, the record, and a copy if links are
 refused."""
 _WALK_EVERY_S: Final = 60.0
+_Names: TypeAlias = Callable[[Iterable[str]], Iterable[str]]
 
 
 @dataclass(kw_only=True)
@@ -34,7 +42,10 @@ class DiskUsage:
     own_mount: bool
     document_bytes_max: int
     _lock: threading.Lock = field(default_factory=threading.Lock)
-    _walked_at: float = float("-inf")
+    _walked_at_s: float | None = None
+    """When the last walk that counts began."""
+    _walk_again_at_s: float = 0.0
+    _is_walking: bool = False
     _documents_bytes: int = 0
     _backups_bytes: int = 0
     _files_bytes: int = 0
@@ -44,14 +55,15 @@ class DiskUsage:
         self._status = os.fstatvfs(self.volume.top)
 
     def usage(self, *, fresh: bool = False) -> Usage:
-        """Return the usage; the file sizes are at most a minute old, or measured now if `fresh`.
+        """Return the usage; the file sizes are those of the last walk, or measured now if `fresh`.
 
         If the disk fails, the last known values are returned.
         """
+        if fresh or self._walked_at_s is None:
+            self._try_to_walk(iter)
+        elif time.monotonic() >= self._walk_again_at_s:
+            self._walk_on_a_thread()
         with self._lock:
-            if fresh or time.monotonic() - self._walked_at > _WALK_EVERY_S:
-                with contextlib.suppress(OSError):
-                    self._walk()
             status = self._status = self._measured()
             unit = status.f_frsize
             return Usage(
@@ -116,28 +128,67 @@ class DiskUsage:
         except OSError:
             return self._status
 
-    def _walk(self) -> None:
-        volume = self.volume
+    def _walk_on_a_thread(self) -> None:
+        """Begin a walk, unless one is running; without a thread the next call tries again."""
+        with self._lock:
+            if self._is_walking:
+                return
+            self._is_walking = True
+        try:
+            threading.Thread(target=self._walk_in_pauses, name="seline-usage", daemon=True).start()
+        except RuntimeError:  # at the interpreter's exit, or there are too many
+            self._is_walking = False
+
+    def _walk_in_pauses(self) -> None:
+        try:
+            with contextlib.suppress(SelineError), self.volume.in_use():
+                self._try_to_walk(self._paced)
+        finally:
+            self._is_walking = False
+
+    def _paced(self, names: Iterable[str]) -> Iterator[str]:
+        """Yield the names, with pauses; raise StoreClosed once the volume is about to be closed."""
+        for name in paced(names):
+            if self.volume.leaving:
+                raise StoreClosed
+            yield name
+
+    def _try_to_walk(self, each: _Names) -> None:
+        with contextlib.suppress(OSError):
+            self._walk(each)
+        self._walk_again_at_s = time.monotonic() + _WALK_EVERY_S
+
+    def _walk(self, each: _Names) -> None:
+        """Measure the files; `each` yields their names. A later walk that has ended counts more.
+
+        What Seline added meanwhile is added once more, as it may have been missed.
+        """
+        began_at_s, volume, size_max = time.monotonic(), self.volume, self.document_bytes_max
         spaces = [space for space in volume.spaces if space != SELINE]
-        size_max = self.document_bytes_max
-        sizes = [_sizes(volume.documents(space), size_max) for space in spaces]
+        documents_before, backups_before = self._documents_bytes, self._backups_bytes
+        sizes = [_sizes(volume.documents(space), each, size_max) for space in spaces]
         documents, others, _ = map(sum, zip(*sizes, strict=True))
-        self._largest_bytes = max((largest for _, _, largest in sizes), default=0)
-        backups = sum(_sizes(volume.backups(space))[0] for space in spaces)
-        others += _sizes(volume.quarantine)[0] + sum(_sizes(volume.seline)[:2])
-        self._documents_bytes, self._backups_bytes = documents, backups
-        self._files_bytes = documents + backups + others
-        self._walked_at = time.monotonic()
+        backups = sum(_sizes(volume.backups(space), each)[0] for space in spaces)
+        others += _sizes(volume.quarantine, each)[0] + sum(_sizes(volume.seline, each)[:2])
+        with self._lock:
+            if self._walked_at_s is not None and began_at_s < self._walked_at_s:
+                return
+            documents += max(0, self._documents_bytes - documents_before)
+            backups += max(0, self._backups_bytes - backups_before)
+            self._documents_bytes, self._backups_bytes = documents, backups
+            self._files_bytes = documents + backups + others
+            self._largest_bytes = max((largest for _, _, largest in sizes), default=0)
+            self._walked_at_s = began_at_s
 
 
-def _sizes(directory: int, size_max: int = 0) -> tuple[int, int, int]:
+def _sizes(directory: int, each: _Names, size_max: int = 0) -> tuple[int, int, int]:
     """Return the bytes on disk of a directory's .json files, of its others, of the largest .json.
 
     The reserve counts as free space. The largest is one of at most `size_max` bytes: a larger file
     is no document that a save could replace.
     """
     json_bytes = other_bytes = largest_bytes = 0
-    for name in files.names(directory):
+    for name in each(files.names(directory)):
         try:
             status = files.status(directory, name)
         except OSError:
