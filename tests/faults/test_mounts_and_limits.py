@@ -981,6 +981,51 @@ async def assert_full(data: Any) -> None:
     await data.save_json("one_more.json", {})
 
 
+def test_a_start_opens_no_backup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So it takes no longer for each: a volume may have a hundred thousand."""
+    with open_seline(tmp_path, lock_wait_s=0) as seline:
+        for number in range(3):
+            seline.data.save_json(OTHER, {"n": number})
+        kept = {backup.name for backup in seline.data.backups(OTHER)}
+    opened: list[str] = []
+    real = files.open_to_read
+
+    def open_to_read(directory: int, name: str) -> int:
+        opened.append(name)
+        return real(directory, name)
+
+    monkeypatch.setattr(files, "open_to_read", open_to_read)
+    with open_seline(tmp_path, lock_wait_s=0) as seline:
+        assert seline.data.load_json(OTHER) == {"n": 2}
+        assert OTHER in opened
+        assert len(kept) == 2
+        assert not kept & set(opened)
+
+
+def test_links_whose_number_the_file_system_does_not_keep_are_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = files.status
+
+    def status(directory: int, name: str) -> os.stat_result:
+        found = real(directory, name)
+        if name != "probe-a":
+            return found
+        parts = list(found)
+        parts[stat.ST_NLINK] = 1
+        return os.stat_result(parts)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "status", status)
+        seline = open_seline(tmp_path, lock_wait_s=0)
+    with seline:
+        seline.data.save_json(OTHER, {"n": 1})
+        inode = (tmp_path / OTHER).stat().st_ino
+        seline.data.save_json(OTHER, {"n": 2})
+        [backup] = seline.data.backups(OTHER)
+        assert (tmp_path / "backups" / backup.name).stat().st_ino != inode
+
+
 def test_documents_removed_by_hand_no_longer_count_towards_the_limit(tmp_path: Path) -> None:
     with open_seline(tmp_path, lock_wait_s=0, storage__documents_max=3) as seline:
         for number in range(5):

@@ -152,7 +152,10 @@ def _works(attempt: Callable[[int], object], directory: int) -> str | None:
 
 
 def _try_link(directory: int) -> None:
+    """A start recognises what was linked by the number of links."""
     files.link(directory, "probe-a", directory, "probe-c")
+    if files.status(directory, "probe-a").st_nlink != 2:  # two names
+        raise OSError(errno.ENOTSUP, "the number of links is not kept")
 
 
 def _try_exchange(directory: int) -> None:

@@ -414,6 +414,15 @@ def _exported(snapshot: object, held: bytes) -> list[str]:
 # what is left after a kill, a full disk, a failing one
 
 
+def a_document_with_another_name(volume: Path) -> list[str]:
+    """A hard link that a person made, such as by `cp -l`, costs no backup."""
+    documents(volume)
+    os.link(volume / A, volume.with_name("a copy of a person's"))
+    with opened(volume) as seline:
+        kept = [seline.data.read_backup(A, one.name) for one in seline.data.backups(A)]
+    return [] if value(A, 1) in kept else ["V8: a backup went"]
+
+
 def a_kill_between_the_link_and_the_exchange(volume: Path) -> list[str]:
     """A backup that is its document's own file is removed."""
     documents(volume)
@@ -523,6 +532,7 @@ CASES: Final[Mapping[str, Case]] = {
         an_export_of_a_flipped_document,
         an_export_of_a_large_flipped_document,
         a_kill_between_the_link_and_the_exchange,
+        a_document_with_another_name,
         a_start_after_a_crash_and_rot_in_staging,
         a_start_after_a_crash_past_the_first_exchange_and_rot_in_staging,
         a_switch_between_two_contents,

@@ -562,7 +562,7 @@ CHECKS: Final[Mapping[str, WrongBuild]] = {
         "Replay._sweep_twin",
         "(live.st_dev, live.st_ino) == (kept.st_dev, kept.st_ino)",
         ALWAYS,
-        "a flipped document",
+        "a document with another name",
     ),
     # of digests
     "no document is judged": _inspector(

@@ -305,11 +305,22 @@ class Replay:
             shutil.rmtree(name, ignore_errors=True, dir_fd=self.volume.exports)
 
     def _sweep_twins(self) -> None:
-        """Remove backups that are their document's own file: a crash came before the publish."""
+        """Remove backups that are their document's own file: a crash came before the publish.
+
+        Such a file has two names. So of most documents no backup is opened, and a start with
+        thousands of backups takes no longer for it.
+        """
         for space in self.volume.spaces:
-            for document in self.current_documents.backup_index(space).counts():
-                for backup in self.current_documents.backup_index(space).of(document)[:1]:
-                    self._sweep_twin(space, document, backup)
+            index = self.current_documents.backup_index(space)
+            for document in index.counts():
+                if self._has_two_names(space, document):
+                    for backup in index.of(document)[:1]:
+                        self._sweep_twin(space, document, backup)
+
+    def _has_two_names(self, space: str, document: str) -> bool:
+        with contextlib.suppress(FileNotFoundError):
+            return files.status(self.volume.documents(space), document).st_nlink > 1
+        return False
 
     def _sweep_twin(self, space: str, document: str, backup: Backup) -> None:
         try:
