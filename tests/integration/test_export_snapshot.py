@@ -165,22 +165,75 @@ async def test_a_reopening_while_a_snapshot_is_taken_leaves_what_it_wrote_in_it(
             assert not snapshot.broken
 
 
-async def test_a_hand_edit_while_a_snapshot_is_taken_mixes_no_later_change_into_it(
-    tmp_path: Path,
+async def test_a_snapshot_looks_again_at_what_changes_all_the_time(tmp_path: Path) -> None:
+    """Also if more than one step's documents change in each of its passes."""
+    async with opened_with_many(tmp_path, storage__publish_within_ms=0) as store:
+        ended = threading.Event()
+
+        def go_on(_: object = None) -> None:
+            if not ended.is_set():
+                several = Atom(
+                    tuple(save(bot_document(name), next(numbers)) for name in MANY[:150])
+                )
+                store.submit(several).add_done_callback(go_on)
+
+        numbers = itertools.count()
+        for _ in range(3):
+            ended.clear()
+            async with taken_during(store, go_on) as snapshot:
+                ended.set()
+                contents = [snapshot.read(name).data for name in snapshot.names]
+                assert len(contents) == len(MANY)
+                assert not snapshot.broken
+
+
+def _edit(path: Path) -> None:
+    edited = path.with_name("edited")
+    edited.write_text('"by hand"')
+    edited.rename(path)
+
+
+def _edit_badly(path: Path) -> None:
+    edited = path.with_name("edited")
+    edited.write_text('"by ha')
+    edited.rename(path)
+
+
+@pytest.mark.parametrize("is_during", [True, False], ids=["while it is taken", "after it"])
+@pytest.mark.parametrize("change", [_edit, _edit_badly, Path.unlink])
+async def test_what_another_program_changes_mixes_no_later_change_into_a_snapshot(
+    tmp_path: Path, change: Callable[[Path], None], *, is_during: bool
 ) -> None:
+    """Memory has the content of the instant."""
+
+    def now(*, is_due: bool) -> None:
+        if is_due:
+            change(tmp_path / FIRST.name)
+
+    async with (
+        opened_with_many(tmp_path) as store,
+        taken_during(store, lambda: now(is_due=is_during)) as snapshot,
+    ):
+        now(is_due=not is_during)
+        for content in ("later", "last"):
+            await wait_for(store.submit(Atom((save(FIRST, content), save(LAST, content)))))
+            if FIRST.name in snapshot.names:
+                assert snapshot.read(FIRST.name).data == encode("before")
+            assert snapshot.read(LAST.name).data == encode("before")
+        assert (FIRST.name in snapshot.names) is not (is_during and change is Path.unlink)
+        assert not snapshot.broken
+
+
+async def test_a_snapshot_has_a_hand_edit_if_memory_has_nothing_older(tmp_path: Path) -> None:
     def edit() -> None:
-        edited = tmp_path / "edited"
-        edited.write_text('"by hand"')
-        edited.rename(tmp_path / FIRST.name)
+        store.current_documents.inspector.cache.clear()
+        _edit(tmp_path / FIRST.name)
 
     async with opened_with_many(tmp_path) as store, taken_during(store, edit) as snapshot:
-        later = Atom((save(FIRST, "later"), save(LAST, "later")))
-        await wait_for(store.submit(later))
-
-        assert snapshot.read(FIRST.name).data == b'"by hand"'
-        assert snapshot.read(LAST.name).data == encode("before")
-        await wait_for(store.submit(Atom((save(FIRST, "last"),))))
-        assert snapshot.read(FIRST.name).data == b'"by hand"'
+        for content in ("later", "last"):
+            await wait_for(store.submit(Atom((save(FIRST, content), save(LAST, content)))))
+            assert snapshot.read(FIRST.name).data == b'"by hand"'
+            assert snapshot.read(LAST.name).data == encode("before")
 
 
 async def test_a_purge_leaves_no_bytes_on_the_volume_while_an_export_runs(tmp_path: Path) -> None:

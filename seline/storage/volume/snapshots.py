@@ -35,6 +35,7 @@ from seline.storage.volume.inspect import Inspector
 PIECE_BYTES = 256 << 10
 WHOLE_BYTES_MAX = 1 << 20
 """Up to this size a document is read and judged in one piece."""
+_ANY_SIZE = 1 << 40
 
 
 @dataclass(slots=True)
@@ -51,6 +52,8 @@ class VolumeSnapshot:
     in_doubt: frozenset[str]
     unpublished: dict[str, Content | None]
     linked: set[str] = field(default_factory=set[str])
+    recalled: dict[str, Content] = field(default_factory=dict[str, Content])
+    """What another program replaced or removed, and memory still has."""
     removed: set[str] = field(default_factory=set[str])
     """What another program had removed before a commit replaced it for the first time."""
     purged: set[str] = field(default_factory=set[str])
@@ -78,7 +81,7 @@ class VolumeSnapshot:
             raise DocumentNotFound(f"{name} was purged.", document=name)
         if name in self.in_doubt:
             raise DocumentUnreadable(f"{unknown_outcome(name)}.", document=name)
-        content = self.unpublished.get(name)
+        content = self.unpublished.get(name) or self.recalled.get(name)
         if content is not None:
             return content
         places = self._places(name)
@@ -92,10 +95,18 @@ class VolumeSnapshot:
                 continue
             except OSError as error:
                 raise self.volume.named(error, f"Reading {name}") from error
-        if content is None and (name in self.purged or self._places(name) != places):
-            return self._found(name)  # a commit has just linked it for this snapshot, or erased it
+        if content is None and self._has_just_changed(name, places):
+            return self._found(name)
         self.broken[name] = ""
-        return content or self._recovered(key)
+        content = content or self._recovered(key)
+        if self._has_just_changed(name, places):  # else what was recovered may be newer
+            del self.broken[name]
+            return self._found(name)
+        return content
+
+    def _has_just_changed(self, name: str, places: Sequence[int]) -> bool:
+        """Whether a commit has just kept the document for this snapshot, or erased it."""
+        return name in self.purged | self.recalled.keys() or self._places(name) != places
 
     def close(self) -> None:
         self.snapshots.release(self)
@@ -206,6 +217,7 @@ class Snapshots:
                 if snapshot.space != key.space or key.name not in snapshot.names:
                     continue
                 snapshot.purged.add(key.name)
+                snapshot.recalled.pop(key.name, None)
                 if key.name in snapshot.linked and snapshot.directory is not None:
                     files.unlink(snapshot.directory, key.name, missing_ok=True)
                     files.sync(snapshot.directory)
@@ -239,34 +251,54 @@ class Snapshots:
         os.rmdir(name, dir_fd=self.volume.exports)
 
     def _link(self, snapshot: VolumeSnapshot, key: DocumentKey) -> None:
-        """Link what is there before the first commit that replaces it: it may be a hand edit."""
-        if key.name in snapshot.linked | snapshot.removed:
-            return
-        documents = self.volume.documents(key.space)
-        status = None
-        with suppress(FileNotFoundError):
-            status = files.status(documents, key.name)
-        if status is None or not stat.S_ISREG(status.st_mode):
-            snapshot.removed.add(key.name)
+        """Keep what is there before the first commit that replaces it.
+
+        If another program has changed the file since the instant, memory may still have the content
+        of the instant; else the hand edit is kept.
+        """
+        name = key.name
+        if name in snapshot.linked | snapshot.removed:
             return
         if snapshot.directory is None:
             os.mkdir(snapshot.name, files.DIRECTORY_MODE, dir_fd=self.volume.exports)
             snapshot.directory = files.open_directory(snapshot.name, inside=self.volume.exports)
             give_to_owner_of(self.volume.exports, snapshot.directory)
-        snapshot.held[key.name] = identity = FileIdentity.of(status)
+        found, kept = self._kept(self.volume.documents(key.space), name, snapshot.directory)
+        held, known = snapshot.held[name], self.current_documents.inspector.last_known(key)
+        if (found is None or not found.same_bytes(held)) and known and known[0].same_bytes(held):
+            snapshot.recalled[name] = known[1]
+        if kept is None:
+            snapshot.removed.add(name)
+        else:
+            snapshot.held[name] = kept
+            snapshot.linked.add(name)
+
+    def _kept(
+        self, documents: int, name: str, directory: int
+    ) -> tuple[FileIdentity | None, FileIdentity | None]:
+        """Link or copy a file to a directory; return its identity, and that of what was made.
+
+        Without a regular file nothing is made.
+        """
         try:
-            files.link(documents, key.name, snapshot.directory, key.name)
+            files.link(documents, name, directory, name)
+            status = files.status(directory, name)
+            if stat.S_ISREG(status.st_mode):
+                return FileIdentity.of(status), FileIdentity.of(status)
+            files.unlink(directory, name)
         except FileNotFoundError:
-            snapshot.removed.add(key.name)
-            return
+            return None, None
         except OSError:
-            raw = files.read_whole(documents, key.name, size_max=identity.size_bytes)
+            try:
+                raw = files.read_whole(documents, name, size_max=_ANY_SIZE)
+            except (FileNotFoundError, files.NotRegular):
+                return None, None
             mtime_ns = raw.identity.mtime_ns
             with files.closing(
-                files.stage(snapshot.directory, key.name, raw.data, raw.attribute, mtime_ns)
+                files.stage(directory, name, raw.data, raw.attribute, mtime_ns)
             ) as copy:
-                snapshot.held[key.name] = FileIdentity.of(os.fstat(copy))
-        snapshot.linked.add(key.name)
+                return raw.identity, FileIdentity.of(os.fstat(copy))
+        return None, None
 
 
 def _read_pieces(file: FileIO) -> Generator[bytes]:

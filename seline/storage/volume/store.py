@@ -241,6 +241,7 @@ class VolumeStore:
             self.batches.settle()
             names = self.volume.document_names(space)
             for _ in range(LOOKS):
+                changed.clear()
                 for number, name in enumerate(paced(names), 1):
                     looked |= self._identity(space, name)
                     if number % FILES == 0:
@@ -248,7 +249,6 @@ class VolumeStore:
                 names = [key.name for key in changed if key.space == space]
                 if len(names) <= FILES:
                     break
-                changed.clear()
             self.batches.settle()
             for key in changed:
                 if key.space == space:

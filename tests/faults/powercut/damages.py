@@ -332,9 +332,9 @@ def an_edit_in_place_under_a_read(volume: Path) -> list[str]:
 
 
 def an_export_beside_a_save(volume: Path) -> list[str]:
-    """An export holds the contents of its instant."""
+    """An export holds the contents of its instant, also without what memory has of them."""
     documents(volume)
-    with opened(volume) as seline, seline.data.exported() as snapshot:
+    with opened(volume, storage__cache_bytes_max=0) as seline, seline.data.exported() as snapshot:
         seline.data.save_json(A, value(A, "new"))
         return _exported(snapshot, encode(value(A, 2)))
 
@@ -366,6 +366,29 @@ def an_export_of_an_edited_document_that_meets_a_save(volume: Path) -> list[str]
         edit(volume / A, encode({"by": "hand"}))
         seline.data.save_json(A, value(A, "new"))
         return _exported(snapshot, encode({"by": "hand"}))
+
+
+def an_export_of_an_edited_document_in_memory_that_meets_a_save(volume: Path) -> list[str]:
+    """An edit removed the content of the instant, which memory has."""
+    documents(volume)
+    with opened(volume) as seline:
+        seline.data.load_json(A)
+        with seline.data.exported() as snapshot:
+            edit(volume / A, encode({"by": "hand"}))
+            seline.data.save_json(A, value(A, "new"))
+            return _exported(snapshot, encode(value(A, 2)))
+
+
+def an_export_of_a_document_edited_twice_that_meets_a_save(volume: Path) -> list[str]:
+    """Memory has what was there before the first edit, which the export does not hold."""
+    documents(volume)
+    with opened(volume) as seline:
+        seline.data.load_json(A)
+        edit(volume / A, encode({"by": "hand"}))
+        with seline.data.exported() as snapshot:
+            edit(volume / A, encode({"by": "hand", "again": True}))
+            seline.data.save_json(A, value(A, "new"))
+            return _exported(snapshot, encode({"by": "hand", "again": True}))
 
 
 def _met_by_a_save(volume: Path, held: Json, *, flipped: bool = False) -> list[str]:
@@ -529,6 +552,8 @@ CASES: Final[Mapping[str, Case]] = {
         an_export_of_a_large_one_that_meets_a_save,
         an_export_of_a_flipped_document_that_meets_two_saves,
         an_export_of_an_edited_document_that_meets_a_save,
+        an_export_of_an_edited_document_in_memory_that_meets_a_save,
+        an_export_of_a_document_edited_twice_that_meets_a_save,
         an_export_of_a_flipped_document,
         an_export_of_a_large_flipped_document,
         a_kill_between_the_link_and_the_exchange,

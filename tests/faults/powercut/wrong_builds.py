@@ -468,13 +468,13 @@ LINKS: Final[Mapping[str, WrongBuild]] = {
         "Preserver._link", "files.link", MOVED, "recovery"
     ),
     "an export takes a document away": _snapshots(
-        "Snapshots._link", "files.link", MOVED, "save during an export"
+        "Snapshots._kept", "files.link", MOVED, "save during an export"
     ),
     "an export keeps no document of its instant": _snapshots(
-        "Snapshots._link", "files.link", NOTHING, "an export beside a save"
+        "Snapshots._kept", "files.link", NOTHING, "an export beside a save"
     ),
     "an export keeps no edit that a save replaces": _snapshots(
-        "Snapshots._link",
+        "Snapshots._kept",
         "files.link",
         NOTHING,
         "an export of an edited document that meets a save",
@@ -546,11 +546,26 @@ CHECKS: Final[Mapping[str, WrongBuild]] = {
         YES,
         "an export of a large one that meets a save",
     ),
-    "an export reads the present file of a broken document": _snapshots(
-        "VolumeSnapshot._remembered",
-        "FileIdentity.of(os.fstat(descriptor)).same_bytes",
+    "an export reads the present file of a broken document": needless(
+        _snapshots(
+            "VolumeSnapshot._remembered",
+            "FileIdentity.of(os.fstat(descriptor)).same_bytes",
+            YES,
+            "an export of a flipped document that meets two saves",
+        ),
+        "a reader looks afterwards whether a commit has kept the document for the export",
+    ),
+    "an export takes an edit for what memory has": _snapshots(
+        "Snapshots._link",
+        "found.same_bytes",
         YES,
-        "an export of a flipped document that meets two saves",
+        "an export of an edited document in memory that meets a save",
+    ),
+    "an export takes what memory has for its instant": _snapshots(
+        "Snapshots._link",
+        "known[0].same_bytes",
+        YES,
+        "an export of a document edited twice that meets a save",
     ),
     "a document counts as its own backup": _opening(
         "Replay._sweep_twin",
