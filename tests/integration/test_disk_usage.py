@@ -2,16 +2,17 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from seline.domain.document import BOT, DocumentKey
 from seline.domain.usage import blocks
+from seline.ports.store import Atom, Change, Remove
 from seline.storage.volume import disk_usage
 from seline.storage.volume.store import VolumeStore
-from tests.contract.saving import put
+from tests.contract.saving import put, save
 from tests.stores import open_store
 
 KEY = DocumentKey(BOT, "a.json")
@@ -94,6 +95,33 @@ def test_what_is_added_during_the_walk_is_counted(store: VolumeStore, walk: Walk
     assert store.batches.disk_usage._documents_bytes >= during
 
 
+def test_what_takes_the_place_of_what_the_walk_has_listed_is_counted(
+    store: VolumeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a volume with a limit would fill beyond it."""
+    put(store, KEY, "x" * (1 << 20))
+    listed, go_on = threading.Event(), threading.Event()
+
+    def paced(names: Sequence[str]) -> Iterator[str]:
+        listed.set()
+        assert go_on.wait(SOON_S)
+        yield from names
+
+    monkeypatch.setattr(disk_usage, "paced", paced)
+    store.batches.disk_usage._walk_again_at_s = 0.0
+    store.medium.usage()
+    assert listed.wait(SOON_S)
+    removed = Change(KEY, lambda _: Remove(purge=True))
+    added = save(DocumentKey(BOT, "b.json"), "x" * (1 << 20))
+    store.submit(Atom((removed, added))).result(SOON_S)
+    go_on.set()
+    until(lambda: not store.batches.disk_usage._is_walking)
+
+    usage = store.medium.usage()
+    assert usage.documents_bytes >= 1 << 20
+    assert usage.largest_bytes == (1 << 20) + 3
+
+
 def test_an_older_walk_does_not_replace_what_a_later_one_measured(
     store: VolumeStore, walk: Walk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -123,9 +151,9 @@ def test_a_close_does_not_wait_for_the_walk(
 
     def status(directory: int, name: str) -> object:
         if threading.current_thread().name == "seline-usage":
-            looked.append(name)
             closing.start()
             until(lambda: store.volume.leaving)
+            looked.append(name)
         return real(directory, name)
 
     monkeypatch.setattr(disk_usage.files, "status", status)
@@ -165,5 +193,6 @@ def test_a_disk_that_fails_leaves_the_last_values(
     store.batches.disk_usage._walk_again_at_s = 0.0
     store.medium.usage()
     until(lambda: store.batches.disk_usage._walk_again_at_s > 0.0)
+    until(lambda: not store.batches.disk_usage._is_walking)
 
     assert store.medium.usage().files_bytes == before.files_bytes

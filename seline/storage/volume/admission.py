@@ -145,16 +145,19 @@ class Admission:
 
     def took(self, current: Sequence[Publish], made: Sequence[Backup]) -> None:
         """Update the counts after a commit made these documents current and these backups."""
-        documents_bytes = largest_bytes = 0
+        documents_bytes = added_bytes = largest_bytes = 0
         for publish in current:
             self._documents += _count_change(publish)
-            documents_bytes += _size_change(publish)
+            documents_bytes += (change_bytes := _size_change(publish))
+            added_bytes += max(0, change_bytes)
             if publish.content is not None:
                 largest_bytes = max(largest_bytes, publish.content.size_bytes)
         if made:
             self._shed_again_at = 0.0  # older backups may be shed now
         backups_bytes = sum([blocks(backup.size_bytes) for backup in made])
-        self.disk_usage.moved(documents_bytes, backups_bytes, largest_bytes=largest_bytes)
+        self.disk_usage.moved(
+            documents_bytes, backups_bytes, added_bytes=added_bytes, largest_bytes=largest_bytes
+        )
 
     def _full(self) -> VolumeFull:
         usage = self.disk_usage.usage()

@@ -13,9 +13,9 @@ import os
 import stat
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Final, TypeAlias
+from typing import Final
 
 from seline.domain.document import SELINE
 from seline.domain.usage import Usage, blocks, reserve_bytes
@@ -29,7 +29,6 @@ RESERVED_FILES: Final = ("reserve-1", "reserve-2", "reserve-3")
 """A blank save stages four files: the document, the pins, the record, and a copy if links are
 refused."""
 _WALK_EVERY_S: Final = 60.0
-_Names: TypeAlias = Callable[[Iterable[str]], Iterable[str]]
 
 
 @dataclass(kw_only=True)
@@ -50,6 +49,11 @@ class DiskUsage:
     _backups_bytes: int = 0
     _files_bytes: int = 0
     _largest_bytes: int = 0
+    _documents_added_bytes: int = 0
+    _backups_added_bytes: int = 0
+    """What was added since the volume was opened, without what was removed."""
+    _largest_added_bytes: int = 0
+    """The largest document that was saved since the last walk began."""
 
     def __post_init__(self) -> None:
         self._status = os.fstatvfs(self.volume.top)
@@ -57,10 +61,11 @@ class DiskUsage:
     def usage(self, *, fresh: bool = False) -> Usage:
         """Return the usage; the file sizes are those of the last walk, or measured now if `fresh`.
 
-        If the disk fails, the last known values are returned.
+        A call a minute after the last walk begins one and does not wait for it. If the disk fails,
+        the last known values are returned.
         """
         if fresh or self._walked_at_s is None:
-            self._try_to_walk(iter)
+            self._try_to_walk()
         elif time.monotonic() >= self._walk_again_at_s:
             self._walk_on_a_thread()
         with self._lock:
@@ -80,10 +85,23 @@ class DiskUsage:
                 largest_bytes=self._largest_bytes,
             )
 
-    def moved(self, documents_bytes: int, backups_bytes: int, *, largest_bytes: int = 0) -> None:
-        """Add what a commit added or removed, until the next walk."""
+    def moved(
+        self,
+        documents_bytes: int,
+        backups_bytes: int,
+        *,
+        added_bytes: int = 0,
+        largest_bytes: int = 0,
+    ) -> None:
+        """Add what a commit added or removed, until the next walk.
+
+        `added_bytes` is what it added of documents, without what it removed of others.
+        """
         with self._lock:
             self._largest_bytes = max(self._largest_bytes, largest_bytes)
+            self._largest_added_bytes = max(self._largest_added_bytes, largest_bytes)
+            self._documents_added_bytes += added_bytes
+            self._backups_added_bytes += max(0, backups_bytes)
             self._documents_bytes += documents_bytes
             self._backups_bytes += backups_bytes
             self._files_bytes += documents_bytes + backups_bytes
@@ -134,17 +152,62 @@ class DiskUsage:
             if self._is_walking:
                 return
             self._is_walking = True
+        walking = threading.Thread(target=self._walk_in_pauses, name="seline-usage", daemon=True)
+        has_begun = False
         try:
-            threading.Thread(target=self._walk_in_pauses, name="seline-usage", daemon=True).start()
-        except RuntimeError:  # at the interpreter's exit, or there are too many
-            self._is_walking = False
+            with contextlib.suppress(RuntimeError):  # at the exit, or there are too many threads
+                walking.start()
+                has_begun = True
+        finally:
+            if not has_begun:
+                self._is_walking = False
 
     def _walk_in_pauses(self) -> None:
         try:
             with contextlib.suppress(SelineError), self.volume.in_use():
-                self._try_to_walk(self._paced)
+                self._try_to_walk(in_pauses=True)
         finally:
             self._is_walking = False
+
+    def _try_to_walk(self, *, in_pauses: bool = False) -> None:
+        try:
+            with contextlib.suppress(OSError):
+                self._walk(in_pauses=in_pauses)
+        finally:
+            self._walk_again_at_s = time.monotonic() + _WALK_EVERY_S
+
+    def _walk(self, *, in_pauses: bool) -> None:
+        """Measure the files. Discard the result if a walk that began later has ended.
+
+        What Seline added meanwhile is added once more, as it may have been missed.
+        """
+        volume, size_max = self.volume, self.document_bytes_max
+        with self._lock:
+            began_at_s, self._largest_added_bytes = time.monotonic(), 0
+            documents_before, backups_before = (
+                self._documents_added_bytes,
+                self._backups_added_bytes,
+            )
+
+        def sizes(directory: int, size_max: int = 0) -> tuple[int, int, int]:
+            names = files.names(directory)
+            return _sizes(directory, self._paced(names) if in_pauses else names, size_max)
+
+        spaces = [space for space in volume.spaces if space != SELINE]
+        found = [sizes(volume.documents(space), size_max) for space in spaces]
+        documents, others, _ = map(sum, zip(*found, strict=True))
+        backups = sum(sizes(volume.backups(space))[0] for space in spaces)
+        others += sizes(volume.quarantine)[0] + sum(sizes(volume.seline)[:2])
+        with self._lock:
+            if self._walked_at_s is not None and began_at_s < self._walked_at_s:
+                return
+            documents += self._documents_added_bytes - documents_before
+            backups += self._backups_added_bytes - backups_before
+            self._documents_bytes, self._backups_bytes = documents, backups
+            self._files_bytes = documents + backups + others
+            largest_bytes = max((largest for _, _, largest in found), default=0)
+            self._largest_bytes = max(largest_bytes, self._largest_added_bytes)
+            self._walked_at_s = began_at_s
 
     def _paced(self, names: Iterable[str]) -> Iterator[str]:
         """Yield the names, with pauses; raise StoreClosed once the volume is about to be closed."""
@@ -153,42 +216,15 @@ class DiskUsage:
                 raise StoreClosed
             yield name
 
-    def _try_to_walk(self, each: _Names) -> None:
-        with contextlib.suppress(OSError):
-            self._walk(each)
-        self._walk_again_at_s = time.monotonic() + _WALK_EVERY_S
 
-    def _walk(self, each: _Names) -> None:
-        """Measure the files; `each` yields their names. A later walk that has ended counts more.
-
-        What Seline added meanwhile is added once more, as it may have been missed.
-        """
-        began_at_s, volume, size_max = time.monotonic(), self.volume, self.document_bytes_max
-        spaces = [space for space in volume.spaces if space != SELINE]
-        documents_before, backups_before = self._documents_bytes, self._backups_bytes
-        sizes = [_sizes(volume.documents(space), each, size_max) for space in spaces]
-        documents, others, _ = map(sum, zip(*sizes, strict=True))
-        backups = sum(_sizes(volume.backups(space), each)[0] for space in spaces)
-        others += _sizes(volume.quarantine, each)[0] + sum(_sizes(volume.seline, each)[:2])
-        with self._lock:
-            if self._walked_at_s is not None and began_at_s < self._walked_at_s:
-                return
-            documents += max(0, self._documents_bytes - documents_before)
-            backups += max(0, self._backups_bytes - backups_before)
-            self._documents_bytes, self._backups_bytes = documents, backups
-            self._files_bytes = documents + backups + others
-            self._largest_bytes = max((largest for _, _, largest in sizes), default=0)
-            self._walked_at_s = began_at_s
-
-
-def _sizes(directory: int, each: _Names, size_max: int = 0) -> tuple[int, int, int]:
+def _sizes(directory: int, names: Iterable[str], size_max: int) -> tuple[int, int, int]:
     """Return the bytes on disk of a directory's .json files, of its others, of the largest .json.
 
     The reserve counts as free space. The largest is one of at most `size_max` bytes: a larger file
     is no document that a save could replace.
     """
     json_bytes = other_bytes = largest_bytes = 0
-    for name in each(files.names(directory)):
+    for name in names:
         try:
             status = files.status(directory, name)
         except OSError:
