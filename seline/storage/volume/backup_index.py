@@ -30,9 +30,12 @@ from seline.domain.checksum import decode_checksum
 from seline.domain.document import Content
 from seline.domain.verdict import Verdict
 from seline.errors import StorageError, UnsupportedFormat
+from seline.pacing import paced
 from seline.storage.volume import files
 from seline.storage.volume.os_errors import raising
 
+DOCUMENTS: Final = 8
+"""Of how many documents the backups are looked at between two pauses: about 1 ms."""
 _NOT_LISTED: Final = (-1, -1)
 
 
@@ -89,8 +92,11 @@ class BackupIndex:
         """Return how many files with a backup's name Seline did not write."""
         with self._lock:
             self._refresh()
-            for document in self._by_document.keys() - self._known:
+            unknown = self._by_document.keys() - self._known
+        for document in paced(unknown, every=DOCUMENTS):
+            with self._lock:  # not for all of them: a change may wait for it
                 self._learn(document)
+        with self._lock:
             found = chain.from_iterable(map(dict.values, self._by_document.values()))
             return sum(not backup.ours for backup in found)
 
