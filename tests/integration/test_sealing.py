@@ -19,6 +19,7 @@ from seline.outbound.passphrase_key import identity_of
 from seline.outbound.sealing import AgeSealer, identities_in, new_key, sealer_of
 
 PASSPHRASE = "correct horse battery staple"
+TRIES = 5
 DATA = os.urandom(200_000)
 """Four of age's chunks."""
 
@@ -134,7 +135,14 @@ def test_no_error_shows_a_secret(tmp_path: Path) -> None:
 
 
 def longest_pause(work: Callable[[], object]) -> float:
-    """Return for which share of a call another thread ran no Python at most."""
+    """Return for which share of a call another thread ran no Python at most.
+
+    It is the least of several tries: on a busy machine the other thread may get no processor.
+    """
+    return min(_longest_pause(work) for _ in range(TRIES))
+
+
+def _longest_pause(work: Callable[[], object]) -> float:
     turns: list[float] = []
     is_done = False
 
