@@ -106,7 +106,8 @@ class VolumeSnapshot:
 
     def _has_just_changed(self, name: str, places: Sequence[int]) -> bool:
         """Whether a commit has just kept the document for this snapshot, or erased it."""
-        return name in self.purged | self.recalled.keys() or self._places(name) != places
+        has_answer = name in self.purged or name in self.recalled
+        return has_answer or self._places(name) != places
 
     def close(self) -> None:
         self.snapshots.release(self)
@@ -257,7 +258,7 @@ class Snapshots:
         of the instant; else the hand edit is kept.
         """
         name = key.name
-        if name in snapshot.linked | snapshot.removed:
+        if name in snapshot.linked or name in snapshot.removed:
             return
         if snapshot.directory is None:
             os.mkdir(snapshot.name, files.DIRECTORY_MODE, dir_fd=self.volume.exports)
