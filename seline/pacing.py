@@ -8,6 +8,8 @@ T = TypeVar("T")
 
 FILES: Final = 64
 """How many files are looked at between two pauses: about 1 ms."""
+DOCUMENTS: Final = 8
+"""Of how many documents all backups are looked at between two pauses: about 1 ms."""
 NAMES: Final = 1_000
 """How many names are looked at between two pauses: about 1 ms."""
 PAUSE_S: Final = 50e-6

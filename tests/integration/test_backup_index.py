@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from seline.domain.document import BOT, bot_document
+from seline.pacing import DOCUMENTS
 from seline.storage.volume import backup_index
 from tests.contract.saving import put
 from tests.stores import open_store
@@ -38,6 +39,6 @@ def test_a_change_does_not_wait_until_every_backup_is_looked_at(
     monkeypatch.setattr(backup_index, "paced", paced)
     try:
         assert store.current_documents.backup_index(BOT).foreign_count() == 0
-        assert done == [backup_index.DOCUMENTS] * len(keys)
+        assert done == [DOCUMENTS] * len(keys)
     finally:
         store.close()

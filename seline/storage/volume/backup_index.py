@@ -30,12 +30,10 @@ from seline.domain.checksum import decode_checksum
 from seline.domain.document import Content
 from seline.domain.verdict import Verdict
 from seline.errors import StorageError, UnsupportedFormat
-from seline.pacing import paced
+from seline.pacing import DOCUMENTS, paced
 from seline.storage.volume import files
 from seline.storage.volume.os_errors import raising
 
-DOCUMENTS: Final = 8
-"""Of how many documents the backups are looked at between two pauses: about 1 ms."""
 _NOT_LISTED: Final = (-1, -1)
 
 

@@ -4,8 +4,8 @@ A volume that is a mount is measured as `df` does, another one by its files; bot
 the configured limit. Other programs' files count too, and are never changed.
 
 A walk over the files measures their sizes: it takes seconds if there are thousands on a slow disk.
-So once a minute it runs on a thread of its own, and no save waits for it. What Seline itself adds
-and removes is counted at once.
+So once a minute it runs on another thread, and no save waits for it. What Seline itself adds and
+removes is counted at once.
 """
 
 import contextlib
@@ -179,7 +179,7 @@ class DiskUsage:
     def _walk(self, *, in_pauses: bool) -> None:
         """Measure the files. Discard the result if a walk that began later has ended.
 
-        What Seline added meanwhile is added once more, as it may have been missed.
+        What Seline added during the walk is added once more, as the walk may have missed it.
         """
         volume, size_max = self.volume, self.document_bytes_max
         with self._lock:

@@ -205,7 +205,7 @@ class _Steps:
     def _check_listed(self, seline: Seline) -> None:
         """Check that the listed backups are those on the volume (V2).
 
-        A reopening may add some meanwhile; then they are listed again.
+        A reopening may add some between the two looks; then they are listed again.
         """
         while True:
             before = self._backups_on_volume()
