@@ -82,6 +82,24 @@ async def test_a_server_that_dies_mid_upload_leaves_the_old_object_whole(
         await store.close()
 
 
+async def test_an_upload_is_sent_whole_again_after_the_server_closed_the_connection(
+    server: WebDavServer,
+) -> None:
+    async def recover() -> None:
+        while relayed.bytes_left > 0:
+            await asyncio.sleep(0)
+        relayed.bytes_left = math.inf
+
+    async with relay(server.port) as relayed:
+        store = store_at(f"webdav://127.0.0.1:{relayed.port}")
+        await store.put("old", b"the connection is in use now")
+        relayed.bytes_left = 300_000
+        await asyncio.gather(store.put("old", bytes(range(256)) * 2344), recover())
+
+        assert await store.get("old") == bytes(range(256)) * 2344
+        await store.close()
+
+
 async def test_an_upload_that_arrives_short_replaces_nothing(
     store: WebDav, server: WebDavServer
 ) -> None:

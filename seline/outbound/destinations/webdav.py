@@ -7,7 +7,6 @@ followed, because they would forward the password.
 
 import asyncio
 import base64
-import io
 import re
 import ssl
 from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -16,6 +15,7 @@ from typing import Final
 from urllib.parse import quote, unquote, urlsplit
 
 import aiohttp
+from aiohttp.abc import AbstractStreamWriter
 from yarl import URL
 
 from seline.errors import ExportFailed, SettingsError
@@ -37,6 +37,7 @@ from seline.settings.values import DestinationSettings
 LIMIT_S: Final = 300.0
 CLEANING_S: Final = 2.0
 ANSWER_BYTES_MAX: Final = 64 << 20
+_PIECE_BYTES: Final = 64 << 10
 _PROPFIND: Final = (
     b'<?xml version="1.0" encoding="utf-8"?>'
     b'<propfind xmlns="DAV:"><prop><resourcetype/><getcontentlength/></prop></propfind>'
@@ -45,6 +46,27 @@ _PLAIN: Final = {"Accept-Encoding": "identity", "Cache-Control": "no-cache"}
 _SAFE_TO_REPEAT: Final = frozenset({"PROPFIND", "MKCOL"})
 """aiohttp repeats GET, PUT and DELETE itself, where the server has closed an idle connection."""
 _SCHEMES: Final = {"webdav": "http", "webdavs": "https"}
+
+
+class _Body(aiohttp.Payload):
+    """The body of a request, sent in pieces and anew at each attempt.
+
+    As bytes it would be sent in one piece, and aiohttp before 3.12 does not rewind a file when it
+    repeats a request.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(data)
+        self._data = data
+        self._size = len(data)
+
+    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
+        return self._data.decode(encoding, errors)
+
+    async def write(self, writer: AbstractStreamWriter) -> None:
+        pieces = memoryview(self._data)
+        for start in range(0, len(pieces), _PIECE_BYTES):
+            await writer.write(pieces[start : start + _PIECE_BYTES])
 
 
 class WebDav:
@@ -255,7 +277,7 @@ class WebDav:
         async with self._open_session().request(
             method,
             url,
-            data=None if data is None else io.BytesIO(data),  # bytes would be sent as one piece
+            data=None if data is None else _Body(data),
             headers={**self._headers, **headers},
             proxy=proxy_for(str(url)),
             allow_redirects=False,
