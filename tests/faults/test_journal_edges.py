@@ -4,6 +4,7 @@ import errno
 import itertools
 import json
 import os
+import stat
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -431,7 +432,33 @@ def test_a_defect_while_files_are_written_does_not_end_the_writer(
         assert (tmp_path / "data" / "a.json").read_bytes() == encode(value(2))
 
 
-# a checkpoint that fails
+# a checkpoint
+
+
+def test_a_checkpoint_syncs_several_files_at_once(
+    seline: Seline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One after another, thousands of files take seconds, and a save may have to wait for them."""
+    syncing, together = threading.Lock(), threading.Event()
+
+    def flush(descriptor: int) -> None:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            real(descriptor)
+        elif syncing.acquire(blocking=False):
+            together.wait(5)
+            syncing.release()
+            real(descriptor)
+        else:
+            together.set()
+            real(descriptor)
+
+    for number in range(3):
+        seline.data.save_json(f"{number}.json", value(1))
+    real = files.flush
+    monkeypatch.setattr(files, "flush", flush)
+    seline.close()
+
+    assert together.is_set()
 
 
 @pytest.mark.parametrize("change", ["a new document", "a purge", "a backup"])

@@ -21,7 +21,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -33,10 +33,10 @@ from seline.blocking import DataManager, Seline
 from seline.domain.document import ABSENT, Json
 from seline.errors import OutcomeUnknown, VolumeFailed, VolumeFull
 from seline.storage.volume import files
+from seline.storage.volume.commit.sync_threads import SyncThreads
 from seline.storage.volume.reopen import REOPEN_EVERY_S
 from seline.storage.volume.writer import IDLE_AFTER_S
 from tests.clocks import FakeClock
-from tests.faults.injection import store_of
 from tests.faults.powercut.disk_model import Tree
 from tests.faults.powercut.recorder import recording, tree_of
 from tests.faults.powercut.states import Cut, Cutting, cuts, write
@@ -678,11 +678,12 @@ def test_the_next_start_syncs_a_new_data_directory_whose_sync_failed(tmp_path: P
     assert syncs.repeated == []
 
 
-@pytest.mark.parametrize("threads", [0, 1, 3])
-def test_no_file_is_synced_twice_where_threads_cannot_be_started(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int
+@pytest.mark.parametrize("failing", [0, 2, 4])
+@pytest.mark.parametrize("threads", [0, 1, 3, 5])
+def test_each_file_is_synced_once_where_threads_cannot_be_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int, failing: int
 ) -> None:
-    """Without any thread the caller syncs; else what one of them met would be lost: refused."""
+    """The caller syncs what no thread took; a second sync would hide the failure of the first."""
     left = itertools.repeat(True, threads)
 
     def start(self: threading.Thread) -> None:
@@ -693,21 +694,23 @@ def test_no_file_is_synced_twice_where_threads_cannot_be_started(
     def flush(descriptor: int) -> None:
         time.sleep(0.01)  # so that each sync needs another thread
         synced.append(descriptor)
+        if descriptor == descriptors[failing]:
+            raise OSError(errno.EIO, "the disk failed")
 
     real_start, synced = threading.Thread.start, list[int]()
-    paths = [tmp_path / str(number) for number in range(5)]
-    with opened(tmp_path / "volume") as seline, contextlib.ExitStack() as stack:
-        descriptors = [stack.enter_context(path.open("w")).fileno() for path in paths]
-        monkeypatch.setattr(threading.Thread, "start", start)
-        monkeypatch.setattr(files, "flush", flush)
-        syncer = store_of(seline).batches.committer.first.syncer  # type: ignore[attr-defined]
-        refused = pytest.raises(OSError, match="unavailable") if threads else nullcontext()
-        with refused:
-            syncer.sync_files(descriptors)
-        monkeypatch.undo()
+    monkeypatch.setattr(threading.Thread, "start", start)
+    monkeypatch.setattr(files, "flush", flush)
+    with contextlib.ExitStack() as stack:
+        descriptors = [
+            stack.enter_context((tmp_path / str(number)).open("w")).fileno() for number in range(5)
+        ]
+        with (
+            contextlib.closing(SyncThreads()) as syncing,
+            pytest.raises(OSError, match="the disk failed"),
+        ):
+            syncing.sync_files(descriptors)
 
-    assert len(set(synced)) == len(synced)
-    assert threads or synced == descriptors
+    assert sorted(synced) == sorted(descriptors)
 
 
 def test_a_file_with_the_inode_of_a_removed_directory_is_synced(

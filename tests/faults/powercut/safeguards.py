@@ -35,6 +35,7 @@ DURABLE: Final = frozenset(
     {
         "sync", "fsync", "sync_filesystem", "touch_and_sync", "make_directory", "link",
         "sync_directories", "setxattr", "utime", "sync_data", "sync_published", "sync_written",
+        "sync_files",
     }
 )  # fmt: skip
 """Calls that make bytes, names or attributes durable, give a file a second name, or mark it."""
@@ -42,6 +43,7 @@ STEPS: Final = frozenset(
     {
         "commit", "recover", "recommit", "make_durable", "make_file_durable", "_record",
         "keep_displaced", "_sync_documents", "_forget_record", "_append_again", "_rewrite",
+        "_sync_one",
     }
 )  # fmt: skip
 """Calls that group such calls: whether and when each is made is a safeguard too."""

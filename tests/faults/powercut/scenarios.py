@@ -36,7 +36,7 @@ from seline.settings import load_settings
 from seline.storage.volume import files, lock
 from seline.storage.volume import open as opening
 from seline.storage.volume.capabilities import Capabilities
-from seline.storage.volume.commit import sync
+from seline.storage.volume.commit import sync, sync_threads
 from seline.storage.volume.directory import VolumeDirectory
 from seline.storage.volume.journal import checkpoint as checkpoints
 from seline.storage.volume.journal.codec import batches
@@ -405,7 +405,7 @@ class _ShuttingDown:
 
 
 def _shutting_down(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(sync, "ThreadPoolExecutor", _ShuttingDown)
+    patch.setattr(sync_threads, "ThreadPoolExecutor", _ShuttingDown)
     patch.setattr(checkpoints, "ThreadPoolExecutor", _ShuttingDown)
 
 

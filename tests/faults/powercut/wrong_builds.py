@@ -215,12 +215,19 @@ NO_ROOM: Final = "two saves, edited by hand before the first exchange, with no r
 
 SYNCS: Final[Mapping[str, WrongBuild]] = {
     "nothing is synced": _disk("flush", "os.fsync", NOTHING, "save"),
-    "one staged file is not synced": unsynced("sync", "Syncer.sync_files", "save"),
-    "several staged files are not synced": unsynced(
-        "sync", "Syncer.sync_files", "transaction", number=2
+    "no file is synced": unsynced("sync_threads", "_sync_one", "save"),
+    "one file alone is not synced": row(
+        "sync_threads", "SyncThreads.sync_files", "_sync_one", NOTHING, "save"
     ),
-    "staged files are not synced while the interpreter shuts down": unsynced(
-        "sync", "Syncer.sync_files", "transaction, while the interpreter shuts down", number=3
+    "several files are not synced": row(
+        "sync_threads",
+        "SyncThreads._share",
+        "_sync_one",
+        "(lambda one, results: results.update({one: None}))",
+        "transaction",
+    ),
+    "no staged file is synced": _syncer(
+        "Syncer.sync_written", "self._threads.sync_files", NOTHING, "save"
     ),
     "the file system is not synced where that replaces a sync per file": _syncer(
         "Syncer.sync_written", "files.sync_filesystem", NOTHING, "save, synced as a whole"

@@ -284,11 +284,11 @@ CHECKPOINTS: Final = {
     "a checkpoint syncs nothing": _at_once(
         "checkpoint", "Checkpoint._end", "sync_published", NOTHING, "save"
     ),
-    "a checkpoint syncs no file": replace(
-        unsynced("checkpoint", "sync_published", "save"), form=JOURNAL
+    "a checkpoint syncs no file": _at_once(
+        "checkpoint", "sync_published", "threads.sync_files", NOTHING, "save"
     ),
     "a checkpoint syncs no directory": replace(
-        unsynced("checkpoint", "sync_published", "save", 2), form=JOURNAL
+        unsynced("checkpoint", "sync_published", "save"), form=JOURNAL
     ),
     "a checkpoint does not sync the file system": _at_once(
         "checkpoint", "sync_published", "files.sync_filesystem", NOTHING, "save, synced as a whole"

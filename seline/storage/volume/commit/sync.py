@@ -5,10 +5,7 @@ After a failed sync of a file another one proves nothing, so it is not repeated.
 """
 
 import contextlib
-import errno
-import os
 from collections.abc import Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -16,11 +13,11 @@ from seline.domain.document import DocumentKey
 from seline.storage.planner import Found
 from seline.storage.volume import files
 from seline.storage.volume.capabilities import Capabilities
+from seline.storage.volume.commit.sync_threads import SyncThreads
 from seline.storage.volume.directory import VolumeDirectory
 from seline.storage.volume.files import FileIdentity
 from seline.storage.volume.os_errors import DirectoryFailed, raising
 
-SYNC_THREADS: Final = 16
 SYNCFS_FILES_MIN: Final = 6
 """From this many new files on, one sync of the whole file system is faster."""
 
@@ -33,7 +30,7 @@ class Syncer:
     capabilities: Capabilities
     _known: dict[DocumentKey, FileIdentity] = field(default_factory=dict[DocumentKey, FileIdentity])
     _refused: dict[tuple[int, int], OSError] = field(default_factory=dict[tuple[int, int], OSError])
-    _pool: ThreadPoolExecutor | None = None
+    _threads: SyncThreads = field(default_factory=SyncThreads)
 
     def remember(self, key: DocumentKey, identity: FileIdentity) -> None:
         """Note that this file of a document is durable."""
@@ -89,34 +86,8 @@ class Syncer:
         if is_many and self.capabilities.syncs_whole and files.syncs_filesystems():
             files.sync_filesystem(self.volume.top)
             return True
-        self.sync_files(descriptors)
+        self._threads.sync_files(descriptors)
         return False
-
-    def sync_files(self, descriptors: Sequence[int]) -> None:
-        """Sync files, several of them in parallel: the file system then merges its commits.
-
-        Raises OSError, also if the threads for it cannot be started.
-        """
-        if len(descriptors) < 2:
-            for descriptor in descriptors:
-                files.sync(descriptor)
-            return
-        if self._pool is None:
-            self._pool = ThreadPoolExecutor(SYNC_THREADS, thread_name_prefix="seline-sync")
-        pending: list[Future[None]] = []
-        try:
-            for descriptor in descriptors:
-                pending.append(self._pool.submit(files.sync, descriptor))  # noqa: PERF401
-        except RuntimeError as refusal:  # no thread starts: at the exit, or there are too many
-            self._pool.shutdown(cancel_futures=True)
-            self._pool = None
-            if pending:  # one that began may have failed, and a second sync would not show that
-                raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN)) from refusal
-            for descriptor in descriptors:
-                files.sync(descriptor)
-        failures = [error for future in pending if (error := future.exception()) is not None]
-        if failures:
-            raise failures[0]
 
     def sync_directories(self, directories: Iterable[int], doing: str) -> None:
         """Sync directories before anything in them is visible. Raises DirectoryFailed."""
@@ -126,5 +97,4 @@ class Syncer:
 
     def close(self) -> None:
         """End the threads. Idempotent; no commit may follow."""
-        if self._pool is not None:
-            self._pool.shutdown()
+        self._threads.close()

@@ -5,15 +5,21 @@ V3  A journal file is marked clean only after this returned without an error.
 
 from collections.abc import Collection
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from itertools import islice
+from typing import Final, NamedTuple
 
 from seline.domain.document import DocumentKey, Revision
 from seline.storage.volume import files
 from seline.storage.volume.capabilities import Capabilities
+from seline.storage.volume.commit.sync_threads import SyncThreads
 from seline.storage.volume.directory import VolumeDirectory
 from seline.storage.volume.journal.journal import JournalFile
 from seline.storage.volume.os_errors import DirectoryFailed
+
+OPEN_FILES_MAX: Final = 64
+"""How many files a checkpoint has open at once."""
 
 
 class Touched(NamedTuple):
@@ -112,13 +118,20 @@ def sync_published(
     if capabilities.syncs_whole and files.syncs_filesystems():
         files.sync_filesystem(volume.top)
         return
-    for file in touched:
-        directory_of = volume.backups if file.is_backup else volume.documents
-        try:
-            descriptor = files.open_to_read(directory_of(file.space), file.name)
-        except (FileNotFoundError, files.NotRegular):
-            continue  # rotated, or removed by another program
-        with files.closing(descriptor):
-            files.sync(descriptor)
+    left = iter(touched)
+    with closing(SyncThreads()) as threads:
+        while some := list(islice(left, OPEN_FILES_MAX)):
+            with ExitStack() as stack:
+                opened = [_open(volume, file, stack) for file in some]
+                threads.sync_files([one for one in opened if one is not None])
     for directory in volume.directories:
         files.sync(directory)
+
+
+def _open(volume: VolumeDirectory, file: Touched, stack: ExitStack) -> int | None:
+    """Open a file until the stack ends; None if it was rotated, or removed by another program."""
+    directory_of = volume.backups if file.is_backup else volume.documents
+    with suppress(FileNotFoundError, files.NotRegular):
+        descriptor = files.open_to_read(directory_of(file.space), file.name)
+        return stack.enter_context(files.closing(descriptor))
+    return None
