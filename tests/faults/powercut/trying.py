@@ -10,6 +10,7 @@ from collections.abc import Generator, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
@@ -32,6 +33,11 @@ def sample(states: Sequence[State], count: int) -> list[State]:
     return first + chance.sample(rest, min(len(rest), count - len(first)))
 
 
+def today() -> int:
+    """Return the number of the day, which decides what is opened of too many states."""
+    return int(os.environ.get("SELINE_PROVE_DAY") or datetime.now(UTC).toordinal())
+
+
 def try_some(states: Iterable[State], place: Path) -> list[Flagged]:
     """Open these states in this process; return those in which a guarantee is broken."""
     return [one for one in flagged(states, place) if one is not None]
@@ -48,9 +54,11 @@ class Workers:
     ) -> tuple[int, list[Flagged]]:
         """Open states in a form until the time is over; return how many, and what was broken.
 
-        They are shuffled, so that the ones left out are a random sample.
+        They are shuffled, differently each day, so that the ones left out are a random sample.
         """
-        shuffled = random.Random(len(states)).sample(states, len(states))
+        day = today()
+        print(f"SELINE_PROVE_DAY={day} opens the same states again")
+        shuffled = random.Random(day).sample(states, len(states))
         chunks = [shuffled[start : start + CHUNK] for start in range(0, len(states), CHUNK)]
         waiting = {
             self.pool.submit(all_flagged, chunk, place, form): len(chunk) for chunk in chunks
