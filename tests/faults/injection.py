@@ -1,8 +1,10 @@
 """Helpers that make a system call fail, change a file in a commit, or copy an open volume."""
 
 import errno
+import itertools
 import os
 import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -42,6 +44,18 @@ def failing_call(number: int) -> Callable[..., Any]:
         raise OSError(number, os.strerror(number))
 
     return fail
+
+
+def refuse_threads(monkeypatch: pytest.MonkeyPatch, name: str, *, after: int = 0) -> None:
+    """Let no thread start whose name begins with `name`, except the first `after`."""
+
+    def start(self: threading.Thread) -> None:
+        if self.name.startswith(name) and not next(left, False):
+            raise RuntimeError("can't start new thread")
+        real(self)
+
+    real, left = threading.Thread.start, itertools.repeat(True, after)
+    monkeypatch.setattr(threading.Thread, "start", start)
 
 
 def inode(path: Path) -> int:

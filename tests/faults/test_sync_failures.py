@@ -33,10 +33,12 @@ from seline.blocking import DataManager, Seline
 from seline.domain.document import ABSENT, Json
 from seline.errors import OutcomeUnknown, VolumeFailed, VolumeFull
 from seline.storage.volume import files
+from seline.storage.volume.commit import sync_threads
 from seline.storage.volume.commit.sync_threads import SyncThreads
 from seline.storage.volume.reopen import REOPEN_EVERY_S
 from seline.storage.volume.writer import IDLE_AFTER_S
 from tests.clocks import FakeClock
+from tests.faults.injection import refuse_threads
 from tests.faults.powercut.disk_model import Tree
 from tests.faults.powercut.recorder import recording, tree_of
 from tests.faults.powercut.states import Cut, Cutting, cuts, write
@@ -678,39 +680,64 @@ def test_the_next_start_syncs_a_new_data_directory_whose_sync_failed(tmp_path: P
     assert syncs.repeated == []
 
 
+@dataclass
+class Synced:
+    """Five files, and the descriptors that were synced; each sync takes a thread of its own."""
+
+    descriptors: list[int]
+    calls: list[int] = field(default_factory=list[int])
+    failures: dict[int, Exception] = field(default_factory=dict[int, Exception])
+
+    def flush(self, descriptor: int) -> None:
+        time.sleep(0.01)
+        self.calls.append(descriptor)
+        if failure := self.failures.get(self.descriptors.index(descriptor)):
+            raise failure
+
+
+@pytest.fixture
+def synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Synced]:
+    with contextlib.ExitStack() as stack:
+        paths = [tmp_path / str(number) for number in range(5)]
+        opened = [stack.enter_context(path.open("w")) for path in paths]
+        synced = Synced([file.fileno() for file in opened])
+        monkeypatch.setattr(files, "flush", synced.flush)
+        yield synced
+
+
 @pytest.mark.parametrize("failing", [0, 2, 4])
+@pytest.mark.parametrize("failure", [OSError(errno.EIO, "it failed"), MemoryError("it failed")])
 @pytest.mark.parametrize("threads", [0, 1, 3, 5])
 def test_each_file_is_synced_once_where_threads_cannot_be_started(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int, failing: int
+    synced: Synced, monkeypatch: pytest.MonkeyPatch, threads: int, failing: int, failure: Exception
 ) -> None:
     """The caller syncs what no thread took; a second sync would hide the failure of the first."""
-    left = itertools.repeat(True, threads)
+    refuse_threads(monkeypatch, "seline-sync", after=threads)
+    synced.failures[failing] = failure
 
-    def start(self: threading.Thread) -> None:
-        if self.name.startswith("seline-sync") and not next(left, False):
-            raise RuntimeError("can't start new thread")
-        real_start(self)
+    with contextlib.closing(SyncThreads()) as syncing, pytest.raises(type(failure), match="failed"):
+        syncing.sync_files(synced.descriptors)
 
-    def flush(descriptor: int) -> None:
-        time.sleep(0.01)  # so that each sync needs another thread
-        synced.append(descriptor)
-        if descriptor == descriptors[failing]:
-            raise OSError(errno.EIO, "the disk failed")
+    assert sorted(synced.calls) == sorted(synced.descriptors)
 
-    real_start, synced = threading.Thread.start, list[int]()
-    monkeypatch.setattr(threading.Thread, "start", start)
-    monkeypatch.setattr(files, "flush", flush)
-    with contextlib.ExitStack() as stack:
-        descriptors = [
-            stack.enter_context((tmp_path / str(number)).open("w")).fileno() for number in range(5)
-        ]
-        with (
-            contextlib.closing(SyncThreads()) as syncing,
-            pytest.raises(OSError, match="the disk failed"),
-        ):
-            syncing.sync_files(descriptors)
 
-    assert sorted(synced) == sorted(descriptors)
+def test_nothing_is_synced_after_the_caller_was_interrupted(
+    synced: Synced, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The caller closes its files then, and other files get their descriptors."""
+    monkeypatch.setattr(sync_threads, "SYNC_THREADS", 2)
+
+    def interrupted(_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sync_threads, "wait", interrupted)
+    with contextlib.closing(SyncThreads()) as syncing:
+        with pytest.raises(KeyboardInterrupt):
+            syncing.sync_files(synced.descriptors)
+        at_once = len(synced.calls)
+        time.sleep(0.05)
+
+    assert len(synced.calls) == at_once < len(synced.descriptors)
 
 
 def test_a_file_with_the_inode_of_a_removed_directory_is_synced(
