@@ -51,8 +51,8 @@ _SCHEMES: Final = {"webdav": "http", "webdavs": "https"}
 class _Body(aiohttp.Payload):
     """The body of a request, sent in pieces and anew at each attempt.
 
-    As bytes it would be sent in one piece, and aiohttp before 3.12 does not rewind a file when it
-    repeats a request.
+    As bytes it would be sent in one piece. Of a file, most releases of aiohttp send only the rest
+    when they repeat a request, or none of it.
     """
 
     def __init__(self, data: bytes) -> None:

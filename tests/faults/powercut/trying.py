@@ -57,7 +57,7 @@ class Workers:
         They are shuffled, differently each day, so that the ones left out are a random sample.
         """
         day = today()
-        print(f"SELINE_PROVE_DAY={day} opens the same states again")
+        print(f"SELINE_PROVE_DAY={day} draws the states as in this run")
         shuffled = random.Random(day).sample(states, len(states))
         chunks = [shuffled[start : start + CHUNK] for start in range(0, len(states), CHUNK)]
         waiting = {
