@@ -8,6 +8,7 @@ import stat
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +38,17 @@ from seline.storage.volume.journal.codec import (
 from seline.storage.volume.journal.journal import JournalFile, damaged
 from seline.storage.volume.known_names import SETTLED_S
 from seline.storage.volume.medium import VolumeMedium
+from seline.storage.volume.os_errors import DirectoryFailed
 from tests.clocks import FakeClock
-from tests.faults.injection import failing_call, incident_kinds, left_by_a_kill, store_of
+from tests.faults.injection import (
+    failing_call,
+    incident_kinds,
+    inode,
+    left_by_a_kill,
+    record_syncs,
+    refuse_threads,
+    store_of,
+)
 from tests.faults.test_only_in_the_journal import wait_for
 
 JOURNAL_BYTES = 64 << 10
@@ -85,6 +95,11 @@ def damage(volume: Path, name: str, at: int) -> None:
 def batches_in(volume: Path, name: str) -> list[ReadBatch]:
     data = (volume / ".seline" / name).read_bytes()
     return list(batches(data, after_epoch=0))
+
+
+def latest(volume: Path, name: str) -> int:
+    """Return the epoch of a journal file's newest batches."""
+    return max((batch.epoch for batch in batches_in(volume, name)), default=0)
 
 
 def is_clean(volume: Path, name: str) -> bool:
@@ -461,6 +476,100 @@ def test_a_checkpoint_syncs_several_files_at_once(
     assert together.is_set()
 
 
+def test_a_checkpoint_syncs_each_of_many_files_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where descriptors run out: it then opens fewer at once."""
+    names = [f"{number}.json" for number in range(3 * checkpoints.OPEN_FILES_MAX)]
+
+    def open_to_read(directory: int, name: str) -> int:
+        if threading.current_thread().name == "seline-checkpoint":
+            asked.append(name)
+            if len(asked) % 7 == 0:
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return real(directory, name)
+
+    real, asked = files.open_to_read, list[str]()
+    with opened(tmp_path, journal_bytes=4 << 20) as seline:
+        for name in names:
+            seline.data.save_json(name, value(1, 10))
+        monkeypatch.setattr(files, "open_to_read", open_to_read)
+        synced = record_syncs(monkeypatch)
+
+    assert len(asked) > len(names)
+    assert {name: synced.count(inode(tmp_path / name)) for name in names} == dict.fromkeys(names, 1)
+
+
+def test_a_checkpoint_without_a_thread_is_not_made_again(
+    seline: Seline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Made later, it would mark the file as clean that takes the batches by then."""
+
+    def late(*args: Any) -> None:
+        time.sleep(0.1)
+        real(*args)
+
+    def fill(name: str, other: str) -> None:
+        while latest(data, name) <= latest(data, other):
+            seline.data.save_json("a.json", value(1))
+            seline.data.save_json("a.json", value(2))
+
+    real, data = checkpoints.sync_published, tmp_path / "data"
+    seline.data.save_json("b.json", value(1))
+    with monkeypatch.context() as patch:
+        refuse_threads(patch, "seline-checkpoint")
+        fill("journal-b", "journal-a")
+    monkeypatch.setattr(checkpoints, "sync_published", late)
+    fill("journal-a", "journal-b")
+    seline.data.save_json("b.json", value(2))
+    time.sleep(0.3)
+
+    with opened(crashed(tmp_path)) as again:
+        assert again.data.load_json("b.json") == value(2)
+
+
+def test_a_checkpoint_that_an_exception_of_any_kind_ends_keeps_no_one_waiting(
+    seline: Seline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a thread it runs on that of its caller, here the writer."""
+
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        refuse_threads(patch, "seline-checkpoint")
+        patch.setattr(checkpoints, "sync_published", fail)
+        with pytest.raises((VolumeFailed, OutcomeUnknown)):
+            while True:
+                seline.data.save_json("a.json", value(1))
+                seline.data.save_json("a.json", value(2))
+
+    with opened(crashed(tmp_path)) as again:
+        assert again.data.load_json("a.json") in (value(1), value(2))
+
+
+def test_an_interrupted_wait_for_a_checkpoint_does_not_hide_its_failure(seline: Seline) -> None:
+    class Interrupted(Future[None]):
+        """A checkpoint that fails; Ctrl-C comes while it is waited for."""
+
+        interruptions = iter([KeyboardInterrupt])
+
+        def exception(self, timeout: float | None = None) -> BaseException | None:
+            for interruption in self.interruptions:
+                raise interruption
+            return super().exception(timeout)
+
+    seline.data.save_json("a.json", value(1))
+    checkpoint = store_of(seline).batches.committer._checkpoint  # type: ignore[attr-defined]
+    failed = checkpoint._running = Interrupted()
+    failed.set_exception(OSError(errno.EIO, os.strerror(errno.EIO)))
+
+    with pytest.raises(KeyboardInterrupt):
+        checkpoint.wait(check=True)
+    with pytest.raises(DirectoryFailed):
+        checkpoint.wait(check=True)
+
+
 @pytest.mark.parametrize("change", ["a new document", "a purge", "a backup"])
 def test_nothing_relies_on_a_sync_beside_a_checkpoint_that_fails(
     seline: Seline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
@@ -645,12 +754,9 @@ def test_a_replay_that_ends_between_its_two_files_keeps_the_later_one(
     data, checkpoint = tmp_path / "data", threading.Event()
 
     def fill(name: str, other: str) -> None:
-        while latest(name) <= latest(other):
+        while latest(data, name) <= latest(data, other):
             seline.data.save_json("a.json", value(1))
             seline.data.save_json("a.json", value(2))
-
-    def latest(name: str) -> int:
-        return max((batch.epoch for batch in batches_in(data, name)), default=0)
 
     fill("journal-b", "journal-a")
     seline.data.save_json("deleted.json", value(1))

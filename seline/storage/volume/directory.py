@@ -200,9 +200,11 @@ class VolumeDirectory:
         file's in memory.
         """
         others = (self._spaces,) if self._spaces >= 0 else ()
-        documents = (fd for space, fd in self._documents.items() if space not in (BOT, SELINE))
+        opened = list(self._documents.items())  # another thread may open a space
+        documents = (fd for space, fd in opened if space not in (BOT, SELINE))
+        backups = list(self._backups.values())
         return (
-            self.top, self.seline, self.quarantine, *self._backups.values(), *others, *documents,
+            self.top, self.seline, self.quarantine, *backups, *others, *documents,
         )  # fmt: skip
 
     @property

@@ -404,9 +404,19 @@ class _ShuttingDown:
         pass
 
 
+class _NoThread:
+    """A thread that does not start, as each one while the interpreter shuts down."""
+
+    def __init__(self, **_: object) -> None:
+        pass
+
+    def start(self) -> None:
+        raise RuntimeError("can't start new thread")
+
+
 def _shutting_down(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(sync_threads, "ThreadPoolExecutor", _ShuttingDown)
-    patch.setattr(checkpoints, "ThreadPoolExecutor", _ShuttingDown)
+    patch.setattr(checkpoints, "Thread", _NoThread)
 
 
 WAYS: Final = (

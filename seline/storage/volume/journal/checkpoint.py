@@ -3,11 +3,12 @@
 V3  A journal file is marked clean only after this returned without an error.
 """
 
+import errno
 from collections.abc import Collection
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, closing, suppress
+from concurrent.futures import Future
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
-from itertools import islice
+from threading import Thread
 from typing import Final, NamedTuple
 
 from seline.domain.document import DocumentKey, Revision
@@ -18,8 +19,8 @@ from seline.storage.volume.directory import VolumeDirectory
 from seline.storage.volume.journal.journal import JournalFile
 from seline.storage.volume.os_errors import DirectoryFailed
 
-OPEN_FILES_MAX: Final = 64
-"""How many files a checkpoint has open at once."""
+OPEN_FILES_MAX: Final = 32
+"""How many files a checkpoint has open at once: twice as many as its threads sync."""
 
 
 class Touched(NamedTuple):
@@ -53,7 +54,6 @@ class Checkpoint:
         self._volume = volume
         self._capabilities = capabilities
         self._running: Future[None] | None = None
-        self._pool: ThreadPoolExecutor | None = None
 
     @property
     def is_running(self) -> bool:
@@ -61,19 +61,16 @@ class Checkpoint:
         return self._running is not None
 
     def start(self, file: JournalFile, ending: Responsible) -> None:
-        """Begin a checkpoint; at the interpreter's exit, when no thread starts, do it here."""
+        """Begin a checkpoint; do it here if no thread starts: at the exit, or there are too many.
+
+        A pool of threads would keep it in its queue then, and do it again later.
+        """
         self.ending, touched = ending, set(ending.touched)
-        if self._pool is None:
-            self._pool = ThreadPoolExecutor(1, thread_name_prefix="seline-checkpoint")
+        self._running = done = Future[None]()
         try:
-            self._running = self._pool.submit(self._end, file, touched)
+            Thread(target=self._run, args=(done, file, touched), name="seline-checkpoint").start()
         except RuntimeError:
-            done = self._running = Future[None]()
-            try:
-                self._end(file, touched)
-                done.set_result(None)
-            except OSError as error:
-                done.set_exception(error)
+            self._run(done, file, touched)
 
     def check(self) -> None:
         """Raise DirectoryFailed if the checkpoint in progress has failed."""
@@ -82,10 +79,10 @@ class Checkpoint:
 
     def wait(self, *, check: bool = False) -> None:
         """Wait for the checkpoint in progress; `check`: raise DirectoryFailed if it failed."""
-        running, self._running = self._running, None
-        if running is None:
+        if self._running is None:
             return
-        error = running.exception()
+        error = self._running.exception()
+        self._running = None  # not before: Ctrl-C may end the waiting
         if error is None:
             self.ending = Responsible()
         elif check and isinstance(error, OSError):
@@ -93,11 +90,15 @@ class Checkpoint:
         elif check:
             raise error
 
-    def close(self) -> None:
-        """Wait for the checkpoint in progress, and end its thread."""
-        self.wait()
-        if self._pool is not None:
-            self._pool.shutdown()
+    def _run(self, done: Future[None], file: JournalFile, touched: Collection[Touched]) -> None:
+        try:
+            self._end(file, touched)
+        except BaseException as error:
+            done.set_exception(error)
+            if not isinstance(error, Exception):
+                raise
+        else:
+            done.set_result(None)
 
     def _end(self, file: JournalFile, touched: Collection[Touched]) -> None:
         sync_published(self._volume, self._capabilities, touched)
@@ -118,20 +119,33 @@ def sync_published(
     if capabilities.syncs_whole and files.syncs_filesystems():
         files.sync_filesystem(volume.top)
         return
-    left = iter(touched)
+    left = sorted(touched)
     with closing(SyncThreads()) as threads:
-        while some := list(islice(left, OPEN_FILES_MAX)):
+        while left:
             with ExitStack() as stack:
-                opened = [_open(volume, file, stack) for file in some]
-                threads.sync_files([one for one in opened if one is not None])
+                threads.sync_files(_open_some(volume, left, stack))
     for directory in volume.directories:
         files.sync(directory)
 
 
-def _open(volume: VolumeDirectory, file: Touched, stack: ExitStack) -> int | None:
-    """Open a file until the stack ends; None if it was rotated, or removed by another program."""
-    directory_of = volume.backups if file.is_backup else volume.documents
-    with suppress(FileNotFoundError, files.NotRegular):
-        descriptor = files.open_to_read(directory_of(file.space), file.name)
-        return stack.enter_context(files.closing(descriptor))
-    return None
+def _open_some(volume: VolumeDirectory, left: list[Touched], stack: ExitStack) -> list[int]:
+    """Take files from the end of `left`, and open them until the stack ends.
+
+    They are fewer where descriptors run out. A file is left out that was rotated, or that another
+    program removed or replaced by a link or a directory.
+    """
+    opened: list[int] = []
+    while left and len(opened) < OPEN_FILES_MAX:
+        file = left[-1]
+        directory_of = volume.backups if file.is_backup else volume.documents
+        try:
+            descriptor = files.open_to_read(directory_of(file.space), file.name)
+            opened.append(stack.enter_context(files.closing(descriptor)))
+        except (FileNotFoundError, files.NotRegular):
+            pass
+        except OSError as error:
+            if opened and error.errno in (errno.EMFILE, errno.ENFILE):
+                break
+            raise
+        left.pop()
+    return opened

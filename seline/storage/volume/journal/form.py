@@ -10,7 +10,7 @@ V7  What the journal has cannot be refused any more: a file that cannot be writt
     publish     at most `publish_within_s` later: write the files, without a sync; the backups of a
                 document that goes on changing follow within BACKUPS_WITHIN_S
     checkpoint  when the file is full, or after CHECKPOINT_AFTER_S: the other file takes the
-                batches; the published files are synced on another thread; the file is clean
+                batches; other threads sync the published files; the file is clean
 
 Plain changes go through the journal if they fit into one batch: what differs from the content
 before, and that content itself once in each file. Every other change (a recovery, an adopted edit,
@@ -246,7 +246,7 @@ class JournalCommitter:
         if settles:
             with suppress(OSError, StorageError, CommitFailed, LookAgain):
                 self._drain(self._clock.now())
-        self._checkpoint.close()
+        self._checkpoint.wait()
         self._forget()
         self.first.close(settles=settles)
 
