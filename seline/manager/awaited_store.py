@@ -159,6 +159,8 @@ class AwaitedStore(NeverCopied):
         """Do what needs the store a last time."""
 
     def _close(self) -> None:
+        if self._pid != os.getpid():  # a forked child has neither the threads nor the volume
+            return
         with self._attempt:  # no attempt begins any more
             ready = self._ready
         try:

@@ -36,6 +36,7 @@ from seline.storage.volume.earlier import Recovery, earlier_recoveries
 from seline.storage.volume.mounts import check_place
 from seline.storage.volume.store import VolumeStore
 from tests.faults.forms import each_form
+from tests.faults.injection import left_by_a_kill
 from tests.faults.small_filesystem import Unavailable, run
 from tests.http_client import settings_for
 
@@ -267,6 +268,28 @@ def test_a_child_forked_during_a_read_can_close_the_store(tmp_path: Path) -> Non
             seline.close()
             os._exit(0)
         assert os.waitpid(child, 0)[1] == 0
+
+
+def test_a_child_that_closes_the_store_of_its_parent_leaves_its_journal_alone(
+    tmp_path: Path,
+) -> None:
+    """As at the child's exit. The parent's descriptors lead to the child's own volume there."""
+    data = tmp_path / "data"
+    with blocking.open_seline(data) as seline:
+        seline.data.save_json("a.json", {"n": 1})
+        child = os.fork()
+        if child == 0:
+            signal.alarm(10)
+            with blocking.open_seline(tmp_path / "own"):
+                seline.close()
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+        seline.data.save_json("a.json", {"n": 2})
+        left = left_by_a_kill(data, tmp_path / "left")
+
+    assert not (tmp_path / "own" / "a.json").exists()
+    with blocking.open_seline(left) as again:
+        assert again.data.load_json("a.json") == {"n": 2}
 
 
 def test_a_child_forked_during_a_close_does_not_keep_the_lock(tmp_path: Path) -> None:

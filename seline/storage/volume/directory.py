@@ -232,6 +232,11 @@ class VolumeDirectory:
                 if self._closed:
                     self._users_changed.notify_all()
 
+    @property
+    def is_forked(self) -> bool:
+        """Whether this process inherited the volume by a fork; then it may not use it."""
+        return self._forked
+
     def check_usable(self) -> None:
         """Raise ForkedStore or StoreClosed if this process may not use the descriptors."""
         if self._forked:

@@ -136,6 +136,8 @@ class VolumeStore:
         return self.batches.events.watch(watcher)
 
     def close(self) -> None:
+        if self.volume.is_forked:  # the journal's files are the parent's
+            return
         self.writer.close()
         self.batches.close()
         self.volume.close()
