@@ -740,6 +740,30 @@ def test_nothing_is_synced_after_the_caller_was_interrupted(
     assert len(synced.calls) == at_once < len(synced.descriptors)
 
 
+def test_a_directory_is_synced_by_one_thread_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel tells one of two about a failure; the other one would forget it."""
+
+    def flush(descriptor: int) -> None:
+        both.append(descriptor)
+        time.sleep(0.05)
+        most.append(len(both))
+        both.remove(descriptor)
+
+    both, most = list[int](), list[int]()
+    monkeypatch.setattr(files, "flush", flush)
+    directory = os.open(tmp_path, os.O_RDONLY)
+    with files.closing(directory):
+        threads = [threading.Thread(target=files.sync, args=(directory,)) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    assert most == [1, 1]
+
+
 def test_a_file_with_the_inode_of_a_removed_directory_is_synced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

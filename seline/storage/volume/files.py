@@ -11,6 +11,7 @@ import os
 import re
 import stat
 import sys
+import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -253,6 +254,8 @@ def _write_all(descriptor: int, data: bytes) -> None:
 _flushes = 0
 _unproven: set[tuple[int, int]] = set()
 """The directories whose last sync failed, by device and inode."""
+_syncing_directory = [threading.Lock()]
+"""The kernel tells of a failure once: to the first of two syncs at the same time."""
 
 
 def flushes() -> int:
@@ -263,31 +266,26 @@ def flushes() -> int:
 def sync(descriptor: int) -> None:
     """Make a file or directory durable. After a failure it must not be called again for that file.
 
-    A directory whose sync failed is changed first: a sync without a change proves nothing then. A
-    file system that cannot sync directories is accepted; the probe reports it.
+    A directory whose sync failed is changed first: a sync without a change proves nothing then. So
+    one directory is synced at a time. A file system that cannot sync directories is accepted; the
+    probe reports it.
     """
-    if _unproven and _inode_of(descriptor) in _unproven and _is_directory(descriptor):
-        _touch(descriptor)
-    try:
+    status = os.fstat(descriptor)
+    if not stat.S_ISDIR(status.st_mode):  # it may have the inode of a directory that was removed
         flush(descriptor)
-    except OSError as error:
-        if _is_directory(descriptor):
+        return
+    inode = status.st_dev, status.st_ino
+    with _syncing_directory[0]:
+        if inode in _unproven:
+            _touch(descriptor)
+        try:
+            flush(descriptor)
+        except OSError as error:
             if error.errno == errno.EINVAL:
                 return
-            _unproven.add(_inode_of(descriptor))
-        raise
-    if _unproven:
-        _unproven.discard(_inode_of(descriptor))
-
-
-def _is_directory(descriptor: int) -> bool:
-    """Whether it is one: a file may have the inode of a directory that was removed."""
-    return stat.S_ISDIR(os.fstat(descriptor).st_mode)
-
-
-def _inode_of(descriptor: int) -> tuple[int, int]:
-    status = os.fstat(descriptor)
-    return status.st_dev, status.st_ino
+            _unproven.add(inode)
+            raise
+        _unproven.discard(inode)
 
 
 def flush(descriptor: int) -> None:
@@ -481,3 +479,6 @@ def _libc_function(name: str, *arguments: type) -> Callable[..., int] | None:
 _PLACE: Final = (ctypes.c_int, ctypes.c_char_p)
 _rename2 = _libc_function("renameat2", *_PLACE, *_PLACE, ctypes.c_uint)
 _syncfs = _libc_function("syncfs", ctypes.c_int)
+
+if hasattr(os, "register_at_fork"):  # in the child no thread is left that would release it
+    os.register_at_fork(after_in_child=lambda: _syncing_directory.__setitem__(0, threading.Lock()))
