@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ from seline.storage.volume.journal.codec import (
     decode_header,
     encode_batch,
 )
-from seline.storage.volume.journal.journal import JournalFile, damaged
+from seline.storage.volume.journal.journal import Journal, JournalFile, damaged
 from seline.storage.volume.known_names import SETTLED_S
 from seline.storage.volume.medium import VolumeMedium
 from seline.storage.volume.os_errors import DirectoryFailed
@@ -479,13 +480,13 @@ def test_a_checkpoint_syncs_several_files_at_once(
 def test_a_checkpoint_syncs_each_of_many_files_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also where descriptors run out: it then opens fewer at once."""
+    """Also where descriptors run out: it then opens fewer at once, or waits for one."""
     names = [f"{number}.json" for number in range(3 * checkpoints.OPEN_FILES_MAX)]
 
     def open_to_read(directory: int, name: str) -> int:
         if threading.current_thread().name == "seline-checkpoint":
             asked.append(name)
-            if len(asked) % 7 == 0:
+            if len(asked) % 7 == 1:
                 raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         return real(directory, name)
 
@@ -548,6 +549,72 @@ def test_a_checkpoint_that_an_exception_of_any_kind_ends_keeps_no_one_waiting(
         assert again.data.load_json("a.json") in (value(1), value(2))
 
 
+@pytest.mark.parametrize("failure", [RuntimeError, MemoryError])
+@pytest.mark.parametrize("is_begun", [False, True])
+def test_a_thread_that_fails_to_start_makes_no_checkpoint_twice(
+    seline: Seline,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    failure: type[Exception],
+    is_begun: bool,
+) -> None:
+    """Nor does the next one wait for it without an end."""
+
+    def start(self: threading.Thread) -> None:
+        if self.name == "seline-checkpoint":
+            started.append(self)
+            if is_begun:
+                real(self)
+            raise failure
+        real(self)
+
+    def end(self: checkpoints.Checkpoint, *args: Any) -> None:
+        ended.append(args)
+        real_end(self, *args)
+
+    real, real_end = threading.Thread.start, checkpoints.Checkpoint._end
+    started, ended = list[threading.Thread](), list[Any]()
+    monkeypatch.setattr(checkpoints.Checkpoint, "_end", end)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start)
+        for number in range(60):
+            with suppress(VolumeFailed, OutcomeUnknown):
+                seline.data.save_json("a.json", value(number))
+    time.sleep(0.05)
+
+    assert started
+    assert len(ended) == (len(started) if is_begun or failure is RuntimeError else 0)
+    with opened(crashed(tmp_path)) as again:
+        assert again.data.load_json("a.json") == seline.data.load_json("a.json")
+
+
+def test_a_close_that_is_interrupted_before_its_checkpoint_syncs_no_less(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(self: Journal) -> None:
+        raise KeyboardInterrupt
+
+    seline = opened(tmp_path)
+    seline.data.save_json("a.json", value(1))
+    synced = record_syncs(monkeypatch)
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "switch", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            seline.close()
+    seline.close()
+
+    assert inode(tmp_path / "a.json") in synced or not is_clean(tmp_path, "journal-a")
+
+
+def test_no_file_that_was_not_made_clean_takes_batches(seline: Seline) -> None:
+    seline.data.save_json("a.json", value(1))
+    journal = store_of(seline).batches.committer._journal  # type: ignore[attr-defined]
+    journal.switch()
+
+    with pytest.raises(DirectoryFailed, match="Syncing"):
+        journal.switch()
+
+
 def test_an_interrupted_wait_for_a_checkpoint_does_not_hide_its_failure(seline: Seline) -> None:
     class Interrupted(Future[None]):
         """A checkpoint that fails; Ctrl-C comes while it is waited for."""
@@ -570,16 +637,17 @@ def test_an_interrupted_wait_for_a_checkpoint_does_not_hide_its_failure(seline: 
         checkpoint.wait(check=True)
 
 
-@pytest.mark.parametrize("change", ["a new document", "a purge", "a backup"])
+@pytest.mark.parametrize("failure", [OSError(errno.EIO, os.strerror(errno.EIO)), MemoryError()])
+@pytest.mark.parametrize("change", ["a new document", "a purge", "a backup", "the same again"])
 def test_nothing_relies_on_a_sync_beside_a_checkpoint_that_fails(
-    seline: Seline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
+    seline: Seline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str, failure: Exception
 ) -> None:
     """The kernel reports a failed sync of a directory once, here to the checkpoint."""
     failing = threading.Event()
 
     def fail(*_: object) -> None:
         failing.wait(20)
-        raise OSError(errno.EIO, os.strerror(errno.EIO))
+        raise failure
 
     seline.data.save_json("other.json", value(1))
     monkeypatch.setattr(checkpoints, "sync_published", fail)
@@ -594,6 +662,9 @@ def test_nothing_relies_on_a_sync_beside_a_checkpoint_that_fails(
                 seline.data.save_json("new.json", value(1))
             case "a purge":
                 seline.data.delete("other.json", purge=True)
+            case "the same again":
+                (tmp_path / "data" / "other.json").write_bytes(encode(value(3)))
+                seline.data.save_json("other.json", value(3))
             case _:
                 key = DocumentKey(BOT, "a.json")
                 backup = AddedBackup(

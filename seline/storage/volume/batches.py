@@ -107,9 +107,9 @@ class Batches:
             except Exception as error:  # noqa: BLE001  # a defect must not end the writer
                 self._fail(error)
 
-    def close(self) -> None:
-        """Write what only the journal has, unless the disk failed, and end the threads."""
-        self.committer.close(settles=self.reopener.failure is None)
+    def close(self, *, settles: bool) -> None:
+        """Write what only the journal has, if `settles` and the disk works, and end the threads."""
+        self.committer.close(settles=settles and self.reopener.failure is None)
 
     def _tended(self, now: datetime) -> bool:
         """Do what the committer has to do; return False, and refuse writes, if the disk failed."""

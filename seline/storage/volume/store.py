@@ -139,7 +139,7 @@ class VolumeStore:
         if self.volume.is_forked:  # the journal's files are the parent's
             return
         self.writer.close()
-        self.batches.close()
+        self.batches.close(settles=not self.writer.is_dead)
         self.volume.close()
 
     # parts

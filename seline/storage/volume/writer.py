@@ -113,6 +113,11 @@ class Writer:
         self._thread.join()
 
     @property
+    def is_dead(self) -> bool:
+        """Whether an error ended the thread."""
+        return self._dead is not None
+
+    @property
     def queued(self) -> int:
         """The number of queued changes and tasks."""
         return len(self._queue)

@@ -4,6 +4,7 @@ V3  A journal file is marked clean only after this returned without an error.
 """
 
 import errno
+import time
 from collections.abc import Collection
 from concurrent.futures import Future
 from contextlib import ExitStack, closing
@@ -21,6 +22,9 @@ from seline.storage.volume.os_errors import DirectoryFailed
 
 OPEN_FILES_MAX: Final = 32
 """How many files a checkpoint has open at once: twice as many as its threads sync."""
+TRIES_MAX: Final = 50
+RETRY_S: Final = 0.1
+"""How often, and after which pause, it looks again for a free descriptor."""
 
 
 class Touched(NamedTuple):
@@ -69,8 +73,15 @@ class Checkpoint:
         self._running = done = Future[None]()
         try:
             Thread(target=self._run, args=(done, file, touched), name="seline-checkpoint").start()
-        except RuntimeError:
-            self._run(done, file, touched)
+        except BaseException as error:
+            was_begun = not done.cancel()
+            if not was_begun:
+                self._running = None
+            if not isinstance(error, RuntimeError):
+                raise
+            if not was_begun:
+                self._running = done = Future[None]()
+                self._run(done, file, touched)
 
     def check(self) -> None:
         """Raise DirectoryFailed if the checkpoint in progress has failed."""
@@ -85,12 +96,13 @@ class Checkpoint:
         self._running = None  # not before: Ctrl-C may end the waiting
         if error is None:
             self.ending = Responsible()
-        elif check and isinstance(error, OSError):
-            raise DirectoryFailed(error, "Syncing the documents") from error
         elif check:
-            raise error
+            cause = error if isinstance(error, OSError) else OSError(repr(error))
+            raise DirectoryFailed(cause, "Syncing the documents") from error
 
     def _run(self, done: Future[None], file: JournalFile, touched: Collection[Touched]) -> None:
+        if not done.set_running_or_notify_cancel():
+            return
         try:
             self._end(file, touched)
         except BaseException as error:
@@ -131,10 +143,11 @@ def sync_published(
 def _open_some(volume: VolumeDirectory, left: list[Touched], stack: ExitStack) -> list[int]:
     """Take files from the end of `left`, and open them until the stack ends.
 
-    They are fewer where descriptors run out. A file is left out that was rotated, or that another
-    program removed or replaced by a link or a directory.
+    They are fewer where descriptors run out; without any, it waits for one. A file is left out that
+    was rotated, or that another program removed or replaced by a link or a directory.
     """
     opened: list[int] = []
+    tries = 0
     while left and len(opened) < OPEN_FILES_MAX:
         file = left[-1]
         directory_of = volume.backups if file.is_backup else volume.documents
@@ -144,8 +157,12 @@ def _open_some(volume: VolumeDirectory, left: list[Touched], stack: ExitStack) -
         except (FileNotFoundError, files.NotRegular):
             pass
         except OSError as error:
-            if opened and error.errno in (errno.EMFILE, errno.ENFILE):
+            if error.errno not in (errno.EMFILE, errno.ENFILE) or tries == TRIES_MAX:
+                raise
+            if opened:
                 break
-            raise
+            tries += 1
+            time.sleep(RETRY_S)
+            continue
         left.pop()
     return opened

@@ -390,7 +390,7 @@ class JournalCommitter:
         """Let the other file take the batches, and sync what this one has on another thread.
 
         Raises StagingFailed if it has no room for the documents that cannot be published,
-        DirectoryFailed if the checkpoint before failed, and InDoubt.
+        DirectoryFailed if the checkpoint before failed or was not made, and InDoubt.
         """
         assert self._journal is not None
         self.settle(now)
@@ -399,8 +399,8 @@ class JournalCommitter:
         changes_of = [carried(document) for document in failing]
         if sum(map(size_of, changes_of)) > CARRIED_BATCHES_MAX * self._journal.batch_bytes_max:
             raise self._pending.stuck(self._pending.keys)
+        self._journal.switch()  # first: after Ctrl-C here, what the other file has is replayed
         ending, self._active = self._active, Responsible()
-        self._journal.switch()
         for document, changes in zip(failing, changes_of, strict=True):
             self._append_again(changes)
             self._active.keys[document.key] = _revision(document.content)

@@ -195,7 +195,13 @@ class Journal:
         return True
 
     def switch(self) -> None:
-        """Let the other file, which is clean, take the batches from now on."""
+        """Let the other file take the batches from now on.
+
+        Raises DirectoryFailed if it is not clean: what it has would be overwritten.
+        """
+        if not self.other.header.is_clean:
+            error = OSError(f"{self.other.name} is not clean")
+            raise DirectoryFailed(error, "Syncing the documents")
         self.active = self.other
 
     def close(self) -> None:
