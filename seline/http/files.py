@@ -1,7 +1,7 @@
 """Bodies through files: an upload is written into a spool, a download is read from one.
 
-aiofiles leaks a file whose opening is cancelled. So it only gets descriptors that have another
-owner (`closefd=False`): the spool.
+aiofiles leaks a file whose opening is cancelled, and a cancelled read goes on in its thread. So it
+opens no file: it calls the spool, which owns the descriptor and reads nothing after its close.
 """
 
 import asyncio
@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, Awaitable, Mapping
 from contextlib import aclosing, asynccontextmanager, closing
 from typing import Final
 
-import aiofiles
+from aiofiles.os import wrap
 from aiohttp import web
 
 from seline.errors import SelineError
@@ -80,11 +80,9 @@ async def send(
 
 async def spool_pieces(spool: Spool) -> AsyncGenerator[bytes]:
     """Yield the bytes of a spool."""
-    if spool.descriptor is None:
-        for offset in range(0, spool.size_bytes, PIECE_BYTES):
+    read = wrap(spool.read)
+    for offset in range(0, spool.size_bytes, PIECE_BYTES):
+        if spool.descriptor is None:
             yield spool.read(offset, PIECE_BYTES)
-        return
-    async with aiofiles.open(spool.descriptor, "rb", closefd=False) as file:
-        await file.seek(0)
-        while piece := await file.read(PIECE_BYTES):
-            yield piece
+        else:
+            yield await read(offset, PIECE_BYTES)
