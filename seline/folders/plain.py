@@ -7,8 +7,10 @@ import asyncio
 import os
 import shutil
 import tempfile
+import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import aclosing
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +21,7 @@ from seline.domain.plural import counted, shortened
 from seline.errors import ImportRefused, InvalidRequest
 from seline.operations.restore import fetched
 from seline.outbound.whole_file import sync_folder
+from seline.ports.futures import Promise
 
 _NAMES_SHOWN_MAX: Final = 20
 
@@ -58,9 +61,9 @@ async def write_plain(
         for place, files in _places(staged, documents).items():
             async with aclosing(fetched(copy, files)) as batches:
                 async for batch in batches:
-                    await asyncio.to_thread(_write, place, batch)
+                    await _in_thread(partial(_write, place, batch))
                     advance(sum(content.size_bytes for _, content in batch))
-        await asyncio.to_thread(_publish, staged, folder)
+        await _in_thread(partial(_publish, staged, folder))
     finally:
         shutil.rmtree(staged, ignore_errors=True)
 
@@ -72,6 +75,36 @@ def _stage(folder: str) -> Path:
     staged = Path(tempfile.mkdtemp(prefix=f".{name}.", suffix=".part", dir=parent))
     (staged / "backups").mkdir(mode=0o700)
     return staged
+
+
+async def _in_thread(work: Callable[[], None]) -> None:
+    """Run work on a thread and wait for its end, also if cancelled: it uses the folder until then.
+
+    The thread is not one of a pool: if a pool cannot start its thread, it does the work later.
+    """
+    done = Promise[None]()
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as error:  # noqa: BLE001  # raised to the caller
+            done.set_exception(error)
+        else:
+            done.set_result(None)
+
+    try:
+        threading.Thread(target=run, name="seline-plain").start()
+    except RuntimeError:  # there are too many
+        run()
+    ending, cancelled = asyncio.wrap_future(done), False
+    while not ending.done():
+        try:
+            await asyncio.wait([ending])
+        except asyncio.CancelledError:
+            cancelled = True
+    ending.result()
+    if cancelled:
+        raise asyncio.CancelledError
 
 
 def _places(
