@@ -6,6 +6,7 @@ import gc
 import math
 import os
 import socket
+import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from tests.destinations.sftp_server import (
     public_line,
     sftp_server,
 )
+from tests.faults.injection import refuse_threads
 from tests.mirrored_bot import HOUR_S, Bot
 
 CALLS: dict[str, Callable[[Sftp], Any]] = {
@@ -309,6 +311,20 @@ async def test_a_wrong_login_is_named(server: SftpServer, user: str, password: s
         error = await failure(call(store), "another-password", PASSWORD)
         assert "refuses the login" in error.message
         assert not isinstance(error, ObjectForbidden)
+
+
+@pytest.mark.parametrize("is_loaded", [True, False])
+async def test_a_call_that_finds_no_thread_fails_and_the_next_one_works(
+    store: Sftp, monkeypatch: pytest.MonkeyPatch, is_loaded: bool
+) -> None:
+    with monkeypatch.context() as patch:
+        if not is_loaded:
+            patch.delitem(sys.modules, "asyncssh")
+        refuse_threads(patch, "seline-sftp")
+        error = await failure(store.get("old"), PASSWORD)
+
+    assert "Resource temporarily unavailable" in error.message
+    assert await store.get("old") == b"old"
 
 
 async def test_a_private_key_logs_in(server: SftpServer, tmp_path: Path) -> None:

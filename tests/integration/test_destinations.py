@@ -23,6 +23,7 @@ from seline.operations.export_folders import MARKER_NAME
 from seline.outbound.destinations.folder import Folder
 from seline.ports.destinations import Target
 from tests.command_line import Line, line_at, served
+from tests.faults.injection import refuse_threads
 from tests.integration.test_operations import SettableClock
 from tests.mirrored_bot import Bot
 from tests.stores import open_managed
@@ -271,6 +272,21 @@ async def test_a_destination_that_keeps_nothing_is_named(
 
     assert "1 document" in await bot.mirrored()
     await bot.store.close()
+
+
+async def test_a_folder_without_a_thread_is_an_error_until_a_thread_starts_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Folder("nas", str(tmp_path), timeout_s=5)
+    with monkeypatch.context() as patch:
+        refuse_threads(patch, "seline-export")
+        for _ in range(2):
+            with pytest.raises(ExportFailed, match="Resource temporarily unavailable"):
+                await folder.put("early", b"")
+
+    await folder.put("late", b"")
+
+    assert [listed.name for listed in await folder.list("")] == ["late"]
 
 
 @pytest.mark.follows("operations/export_folders:_read_marker")

@@ -1,5 +1,6 @@
 """A thread for calls that may never return: it delays neither other threads nor a process's end."""
 
+import errno
 import threading
 import time
 from collections import deque
@@ -31,18 +32,27 @@ class OwnThread:
     async def run(self, work: Callable[[], T], *, limit_s: float) -> T:
         """Return what a call returns. Raises TimeoutError after `limit_s`; the call continues.
 
-        A call that did not begin by then is not made.
+        A call that did not begin by then is not made. Raises OSError if no thread can be started.
         """
         future: Future[T] = Future()
         with self._lock:
             self._calls.append((future, work))
             if self._since is None:
-                self._since = time.monotonic()
-                threading.Thread(target=self._run, name=self._name, daemon=True).start()
+                self._start()
         try:
             return await wait_for(future, timeout_s=limit_s)
         finally:
             future.cancel()  # has an effect only if it did not begin
+
+    def _start(self) -> None:
+        """Start the thread for the only call."""
+        self._since = time.monotonic()
+        try:
+            threading.Thread(target=self._run, name=self._name, daemon=True).start()
+        except RuntimeError as error:  # at the interpreter's exit, or there are too many
+            self._since = None
+            self._calls.clear()
+            raise OSError(errno.EAGAIN, str(error)) from error
 
     def _run(self) -> None:
         while True:

@@ -258,7 +258,10 @@ class Sftp:
 
     async def _run(self, doing: str, work: Callable[["asyncssh.SFTPClient"], Awaitable[T]]) -> T:
         """Return what `work` returns, within the time limit; raise its errors as ExportFailed."""
-        await load()
+        try:
+            await load()
+        except OSError as error:  # no thread could be started, or it took too long
+            raise failures.unreachable(self, doing, _reason(error)) from error
         import asyncssh
 
         # first, because asyncssh closes what a cancelled call has opened, and waits for the answer
