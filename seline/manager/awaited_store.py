@@ -15,7 +15,7 @@ from seline.clock import Clock
 from seline.domain.document import Json
 from seline.domain.incident import Incident, IncidentKind, no_incidents, oldest_first
 from seline.errors import ForkedStore, SelineError, StoreClosed, VolumeBusy
-from seline.ports.futures import Promise, in_loop, in_turn, refuse_in_turn, wait_for
+from seline.ports.futures import Promise, in_loop, in_turn, refuse_in_turn, run_once, wait_for
 from seline.ports.medium import SLOW_S
 from seline.ports.store import Change, DocumentStore, Outcome
 from seline.settings import Settings
@@ -187,12 +187,14 @@ class AwaitedStore(NeverCopied):
         if in_turn() or not (in_loop() or self.is_slow()):
             return work()
         await self.open()
+        future: Future[T] = Future()
+        run = run_once(work, future)
         try:
-            future = (self._bulk if limit_s == math.inf else self._threads).submit(work)
+            (self._bulk if limit_s == math.inf else self._threads).submit(run)
         except RuntimeError as error:
-            if self.is_closing:
+            if self.is_closing and future.cancel():
                 raise StoreClosed from error
-            return work()  # the interpreter shuts down and starts no more threads
+            run()  # no thread starts: at the interpreter's exit, or there are too many
         try:
             return await wait_for(future, timeout_s=None if limit_s == math.inf else limit_s)
         except TimeoutError as error:

@@ -14,9 +14,10 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator
 from concurrent.futures import Future
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, TypeVar
 
 from seline.errors import NestedEdit
@@ -32,6 +33,25 @@ class Promise(Future[T]):
     def cancel(self) -> bool:
         """Do nothing, and return False."""
         return False
+
+
+def run_once(work: Callable[[], T], future: Future[T]) -> Callable[[], None]:
+    """Return what runs work for a future, unless it is cancelled, or another call has begun it.
+
+    A pool that cannot start a thread keeps the work in its queue and raises: the caller may then
+    call this, too.
+    """
+    return partial(_run_unclaimed, threading.Lock(), work, future)
+
+
+def _run_unclaimed(claim: threading.Lock, work: Callable[[], T], future: Future[T]) -> None:
+    if not claim.acquire(blocking=False) or not future.set_running_or_notify_cancel():
+        return
+    try:
+        future.set_result(work())
+    except BaseException as error:  # noqa: BLE001  # raised to the caller that waits
+        future.set_exception(error)
+        del work, future  # else this frame, which the error refers to, keeps the error
 
 
 async def wait_for(future: Future[T], *, timeout_s: float | None = None) -> T:
