@@ -15,6 +15,7 @@ import re
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import datetime
 from typing import Final, NamedTuple, TypeAlias
 
@@ -107,7 +108,8 @@ class AuditLog:
 
     def open(self) -> None:
         """Open the directory of the log. Call it when the store of the data directory is open."""
-        self._thread.submit(self._open_directory)
+        with suppress(RuntimeError):  # no thread starts; a write opens it, too
+            self._thread.submit(self._open_directory)
 
     def append(
         self, *, who: str, what: str, outcome: str, record: CallRecord | None = None
@@ -130,7 +132,10 @@ class AuditLog:
             self._queued.append(line)
             is_first = len(self._queued) == 1
         if is_first:
-            self._thread.submit(self._write_queued)
+            try:
+                self._thread.submit(self._write_queued)
+            except RuntimeError as error:  # it is closed, or no thread starts
+                self._log_queued(error)
 
     async def read(self, *, limit: int = 100, before: str = "", document: str = "") -> AuditPage:
         """Return the newest `limit` entries that are older than `before`.
@@ -163,9 +168,19 @@ class AuditLog:
 
     def _write_queued(self) -> None:
         with _writing:
-            with self._queue_lock:
-                lines, self._queued = self._queued, []
-            self._write(b"".join(lines))
+            if lines := self._take_queued():
+                self._write(lines)
+
+    def _log_queued(self, error: RuntimeError) -> None:
+        """Log the lines instead: after the close the directory may have another owner."""
+        if lines := self._take_queued():
+            path = os.path.join(self._path, NAME)
+            _log.warning("could not write %s: %s. It lacks %s", path, error, lines.decode())
+
+    def _take_queued(self) -> bytes:
+        with self._queue_lock:
+            lines, self._queued = self._queued, []
+        return b"".join(lines)
 
     def _write(self, lines: bytes) -> None:
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC

@@ -23,6 +23,7 @@ from seline.ports.store import Change, Outcome
 from seline.server import Serving
 from tests.clocks import FakeClock
 from tests.command_line import Line, line_at
+from tests.faults.injection import refuse_threads
 from tests.http_client import NAME, Client
 
 
@@ -167,6 +168,30 @@ async def test_lines_that_arrive_during_a_write_share_the_next_sync(
         f"PUT {number}" for number in range(9, -1, -1)
     ]
     assert len(syncs) == 1
+
+
+async def test_a_line_that_arrives_after_the_close_is_logged(
+    log: AuditLog, caplog: pytest.LogCaptureFixture
+) -> None:
+    log.close()
+    for number in range(2):
+        log.append(who="a", what=f"PUT {number}", outcome="200")
+
+    assert ["PUT 0" in caplog.messages[0], "PUT 1" in caplog.messages[1]] == [True, True]
+
+
+async def test_lines_are_written_again_once_a_thread_can_be_started(
+    log: AuditLog, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with monkeypatch.context() as patch:
+        refuse_threads(patch, "seline-audit")
+        log.open()
+        log.append(who="a", what="PUT 0", outcome="200")
+    log.append(who="a", what="PUT 1", outcome="200")
+    page = await log.read()
+
+    assert [entry.what for entry in page.entries] == ["PUT 1"]
+    assert "PUT 0" in caplog.text
 
 
 async def test_an_import_has_the_first_documents_and_the_count(client: Client) -> None:
