@@ -51,7 +51,7 @@ async def run_server(settings: Settings, *, announce: Callable[[Serving], None])
     if not running.disk_hangs:
         _log.info("stopped; every confirmed change is on the disk")
     _ignore_signals(loop)
-    _force_exit(1 if running.disk_hangs else 0)
+    force_exit(1 if running.disk_hangs else 0)
 
 
 def give_memory_back() -> None:
@@ -81,14 +81,7 @@ def raise_descriptor_limit() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-def _ignore_signals(loop: asyncio.AbstractEventLoop) -> None:
-    """Ignore further signals: everything is closed, and the loop's own handlers end before it."""
-    for number in STOPS:
-        loop.remove_signal_handler(number)
-        signal.signal(number, signal.SIG_IGN)
-
-
-def _force_exit(code: int) -> None:
+def force_exit(code: int) -> None:
     """End the process soon, also while a thread waits for a disk or a name server."""
 
     def end() -> None:
@@ -99,4 +92,14 @@ def _force_exit(code: int) -> None:
         end()
     timer = threading.Timer(EXIT_S, end)
     timer.daemon = True
-    timer.start()
+    try:
+        timer.start()
+    except RuntimeError:  # there are too many threads
+        end()
+
+
+def _ignore_signals(loop: asyncio.AbstractEventLoop) -> None:
+    """Ignore further signals: everything is closed, and the loop's own handlers end before it."""
+    for number in STOPS:
+        loop.remove_signal_handler(number)
+        signal.signal(number, signal.SIG_IGN)
