@@ -762,6 +762,128 @@ def test_a_journal_that_another_program_removed_is_made_anew(
     assert sizes(tmp_path / "data") == {JOURNAL_BYTES}
 
 
+def put_back(volume: Path, name: str, data: bytes) -> None:
+    """Replace a journal file by an earlier copy, as a restore of a backup does."""
+    restored = volume / ".seline" / f"{name}.restored"
+    restored.write_bytes(data)
+    restored.rename(volume / ".seline" / name)
+
+
+def _earlier_copy(seline: Seline, data: Path) -> bytes:
+    """Return the active journal file with three saves and a deletion, before three more saves."""
+    for number in range(3):
+        seline.data.save_json("a.json", value(number))
+    seline.data.save_json("deleted.json", value(1))
+    copy = (data / ".seline" / "journal-a").read_bytes()
+    seline.data.delete("deleted.json")
+    for number in range(3, 6):
+        seline.data.save_json("a.json", value(number))
+    seline.data.documents()  # writes the files, so that the next save is made at the first attempt
+    return copy
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_an_earlier_copy_of_the_journal_that_another_program_put_back_is_never_replayed(
+    seline: Seline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, full: bool
+) -> None:
+    """Not beside new batches, nor beside the first form where no journal can be made."""
+    data = tmp_path / "data"
+    copy = _earlier_copy(seline, data)
+    put_back(data, "journal-a", copy)
+    if full:
+        (data / ".seline" / "journal-b").unlink()
+        monkeypatch.setattr(files, "allocate", failing_call(errno.ENOSPC))
+    for number in (0, 6):
+        seline.data.save_json("a.json", value(number))
+    volume = crashed(tmp_path)
+    monkeypatch.undo()
+
+    with opened(volume) as again:
+        assert again.data.load_json("a.json") == value(6)
+        assert again.data.load_json("deleted.json") == {}
+
+
+def test_an_earlier_copy_that_is_put_back_while_the_journal_is_made_is_never_replayed(
+    seline: Seline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def allocate(directory: int, name: str, size_bytes: int) -> None:
+        real(directory, name, size_bytes)
+        put_back(data, "journal-a", copy)
+
+    data, real = tmp_path / "data", files.allocate
+    copy = _earlier_copy(seline, data)
+    (data / ".seline" / "journal-b").unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "allocate", allocate)
+        seline.data.save_json("a.json", value(0))
+    seline.data.save_json("a.json", value(6))
+
+    with opened(crashed(tmp_path)) as again:
+        assert again.data.load_json("a.json") == value(6)
+        assert again.data.load_json("deleted.json") == {}
+
+
+def test_an_earlier_copy_is_not_replayed_by_the_reopening_after_a_failed_sync(
+    seline: Seline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = tmp_path / "data"
+    copy = _earlier_copy(seline, data)
+    seline.data.save_json("a.json", value(0))
+    put_back(data, "journal-a", copy)
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "sync_published", failing_call(errno.EIO))
+        with pytest.raises(VolumeFailed):
+            seline.data.save_json("a.json", value(6))
+    seline.data.save_json("b.json", value(7))
+
+    assert seline.data.load_json("a.json") == value(0)
+    assert seline.data.load_json("deleted.json") == {}
+
+
+def test_an_earlier_copy_that_is_put_back_while_the_files_are_written_is_never_replayed(
+    seline: Seline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor where no journal can be made then."""
+
+    def sync(*args: Any) -> None:
+        real(*args)
+        put_back(data, "journal-a", copy)
+
+    data, real = tmp_path / "data", checkpoints.sync_published
+    copy = _earlier_copy(seline, data)
+    (data / ".seline" / "journal-b").unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "sync_published", sync)
+        patch.setattr(files, "allocate", failing_call(errno.ENOSPC))
+        for number in (0, 6):
+            seline.data.save_json("a.json", value(number))
+
+    with opened(crashed(tmp_path)) as again:
+        assert again.data.load_json("a.json") == value(6)
+        assert again.data.load_json("deleted.json") == {}
+
+
+def test_the_journal_is_replaced_by_a_later_save_if_a_copy_cannot_be_removed(
+    seline: Seline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until then nothing is committed beside it."""
+
+    def unlink(directory: int, name: str, *, missing_ok: bool = False) -> None:
+        (fail if name in NAMES else real)(directory, name, missing_ok=missing_ok)
+
+    data, real, fail = tmp_path / "data", files.unlink, failing_call(errno.EIO)
+    put_back(data, "journal-a", _earlier_copy(seline, data))
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "unlink", unlink)
+        with pytest.raises(VolumeFailed):
+            seline.data.save_json("a.json", value(6))
+    seline.data.save_json("a.json", value(7))
+
+    with opened(crashed(tmp_path)) as again:
+        assert again.data.load_json("a.json") == value(7)
+        assert again.data.load_json("deleted.json") == {}
+
+
 def _know_the_names(seline: Seline) -> None:
     """Save until a save need not look at the journal's files."""
     journal = store_of(seline).batches.committer._journal  # type: ignore[attr-defined]

@@ -295,6 +295,10 @@ CHECKPOINTS: Final = {
         _at_once("journal", "JournalFile.mark_clean", "files.sync_data", NOTHING, "save"),
         "it is replayed again, which changes nothing; a purge syncs the file",
     ),
+    "the removal of a journal that another program replaced is not synced": needless(
+        replace(unsynced("form", f"{COMMITTER}._replace_removed", "save"), form=JOURNAL),
+        "the next journal syncs the directory, and no scenario has a full volume",
+    ),
     "a purge of the journal is not synced": _at_once(
         "journal", "JournalFile.erase", "files.sync_data", NOTHING, "two saves and a purge"
     ),

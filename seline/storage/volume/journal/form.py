@@ -446,15 +446,20 @@ class JournalCommitter:
                 raise
 
     def _replace_removed(self, now: datetime) -> None:
-        """Make the journal again if another program removed a file of it: no start would find it.
+        """Make the journal again if another program removed or replaced a file of it.
 
-        Raises StagingFailed or DirectoryFailed.
+        A start would not find that file, or would replay what was put in its place. Raises
+        StagingFailed or DirectoryFailed.
         """
         if self._journal is None or self._journal.is_in_place(self._volume):
             return
+        self._journal.remove_others(self._volume)  # first: a reopening replays it
         self._drain(now)
         if self._pending.keys:
             raise self._pending.stuck(self._pending.keys)
+        self._journal.remove_others(self._volume)  # the other program may go on meanwhile
+        with raising(DirectoryFailed, "Replacing the journal"):
+            files.sync(self._volume.seline)  # the first form may be next, if there is no room
         self._forget()
         self._journal = self._provision.begin()
 

@@ -194,6 +194,18 @@ class Journal:
         self._names.note(directory)
         return True
 
+    def remove_others(self, volume: VolumeDirectory) -> None:
+        """Remove what another program put under the files' names; the caller syncs the directory.
+
+        A start would replay an earlier copy. Raises StagingFailed.
+        """
+        with raising(StagingFailed, "Replacing the journal"):
+            for file, inode in zip(self.files, self._inodes, strict=True):
+                with contextlib.suppress(FileNotFoundError):
+                    named = files.status(volume.seline, file.name).st_ino
+                    if named != inode:
+                        files.unlink(volume.seline, file.name)
+
     def switch(self) -> None:
         """Let the other file take the batches from now on.
 
@@ -248,9 +260,10 @@ def opened_journal_files(volume: VolumeDirectory) -> Generator[list[JournalFile]
 
 
 def allocate_journal_files(volume: VolumeDirectory, size_bytes: int) -> list[JournalFile]:
-    """Open both files, which are clean; make those that are missing or have another size.
+    """Open both files; make those that are missing or have another size.
 
-    Raises OSError.
+    Everything that a journal had is in the documents' files, so one that is not clean was put there
+    a moment ago by another program: it is marked clean. Raises OSError.
     """
     for name in JOURNAL_NAMES:
         try:
@@ -263,4 +276,6 @@ def allocate_journal_files(volume: VolumeDirectory, size_bytes: int) -> list[Jou
     opened = open_journal_files(volume)
     for file in opened:
         file.read_header()
+        if not file.header.is_clean:  # else its old batches would follow the new ones
+            file.mark_clean()
     return opened
