@@ -415,10 +415,17 @@ def _begin(run: Callable[..., None], opening: Future[DocumentStore]) -> None:
 def _begin_or_close(
     opened: Seline, begin: Callable[[Future[DocumentStore]], None], opening: Future[DocumentStore]
 ) -> None:
-    """Begin an opening; if that is interrupted, close what the thread may have begun to open."""
+    """Begin an opening; without a thread, forget the instance and fail every call on it.
+
+    If that is interrupted, close what the thread may have begun to open.
+    """
     try:
         begin(opening)
-    except (KeyboardInterrupt, SystemExit):
+    except RuntimeError as error:  # there are too many threads, or the interpreter shuts down
+        _forget(opened)
+        opening.set_exception(error)
+        raise
+    except BaseException:
         opened.begin_to_close()
         raise
 

@@ -480,3 +480,28 @@ def test_an_opening_beside_a_handle_that_failed_is_the_one_of_get_data_manager(
             assert library.get_seline() is not failed
     finally:
         failed.begin_to_close().result(5)
+
+
+def test_an_opening_without_a_thread_is_forgotten_and_fails_every_call_on_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(self: threading.Thread) -> None:
+        if self.name == "seline-opening":
+            waiting.append(library.get_seline())
+            raise RuntimeError("can't start new thread")
+        real(self)
+
+    real, waiting = threading.Thread.start, list[library.Seline]()
+    monkeypatch.setenv("SELINE_DATA_DIR", str(tmp_path / "data"))
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start)
+        for open_it in (library.get_seline, lambda: blocking.open_seline(tmp_path / "other")):
+            with pytest.raises(RuntimeError):
+                open_it()
+    assert len(waiting) == 2
+    for seline in waiting:
+        assert seline not in library._open
+        with pytest.raises(RuntimeError):
+            seline.begin_to_close().result(5)
+
+    library.get_seline().begin_to_close().result(5)
