@@ -23,6 +23,7 @@ from seline.ports.store import AddedBackup
 from seline.storage.volume import batches as batches_of_the_writer
 from seline.storage.volume import files, reopen
 from seline.storage.volume.commit import sync
+from seline.storage.volume.directory import VolumeDirectory
 from seline.storage.volume.inspect import Inspector
 from seline.storage.volume.journal import checkpoint as checkpoints
 from seline.storage.volume.journal import prepared, replaying
@@ -41,6 +42,7 @@ from seline.storage.volume.known_names import SETTLED_S
 from seline.storage.volume.medium import VolumeMedium
 from seline.storage.volume.os_errors import DirectoryFailed
 from tests.clocks import FakeClock
+from tests.faults.cancelling import Resources
 from tests.faults.injection import (
     failing_call,
     incident_kinds,
@@ -1011,6 +1013,44 @@ def test_without_headers_only_the_last_use_of_a_file_is_read(tmp_path: Path) -> 
     assert [read.epoch for read in file.read()] == [9]
     assert damaged([file], file.read()) == [file]
     os.close(descriptor)
+
+
+OPENINGS_THAT_FAIL = [
+    (files, "open_to_overwrite", 2, OSError(errno.EMFILE, os.strerror(errno.EMFILE)), 64 << 10),
+    (JournalFile, "read_header", 4, VolumeFailed("after the replay"), 64 << 10),
+    (VolumeDirectory, "note_journal", 1, VolumeFailed("no descriptor is left"), 64 << 10),
+    (files, "unlink", 1, OSError(errno.EIO, os.strerror(errno.EIO)), 0),
+]
+
+
+@pytest.mark.parametrize(("owner", "call", "when", "error", "size"), OPENINGS_THAT_FAIL)
+def test_no_descriptor_stays_open_where_the_journal_cannot_be_used(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    owner: Any,
+    call: str,
+    when: int,
+    error: Exception,
+    size: int,
+) -> None:
+    """It is tried every half minute, and where descriptors have run out it would take the rest."""
+
+    def attempt(*args: Any, **how: Any) -> object:
+        is_meant = not isinstance(args[-1], str) or args[-1] in NAMES
+        if is_meant and next(calls) == when:
+            raise error
+        return real(*args, **how)
+
+    opened(tmp_path / "data").close()
+    real, calls = getattr(owner, call), itertools.count(1)
+    before = Resources.now(threads=False)
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, call, attempt)
+        with pytest.raises(VolumeFailed):
+            opened(tmp_path / "data", journal_bytes=size)
+
+    assert next(calls) > when
+    before.wait_until_released_blocking()
 
 
 def test_a_journal_file_of_another_size_is_made_again(tmp_path: Path) -> None:

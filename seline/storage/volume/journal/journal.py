@@ -226,11 +226,12 @@ def open_journal_files(volume: VolumeDirectory) -> list[JournalFile]:
     """Open the files that exist, for reading only if the volume is. Raises OSError."""
     opened: list[JournalFile] = []
     is_read_only = volume.read_only() is not None
-    for name in JOURNAL_NAMES:
-        with contextlib.suppress(FileNotFoundError):
-            how = files.open_to_read if is_read_only else files.open_to_overwrite
-            descriptor = how(volume.seline, name)
-            opened.append(JournalFile(name, descriptor, os.fstat(descriptor).st_size))
+    with _closed_on_error(opened):
+        for name in JOURNAL_NAMES:
+            with contextlib.suppress(FileNotFoundError):
+                how = files.open_to_read if is_read_only else files.open_to_overwrite
+                descriptor = how(volume.seline, name)
+                opened.append(JournalFile(name, descriptor, os.fstat(descriptor).st_size))
     return opened
 
 
@@ -274,8 +275,20 @@ def allocate_journal_files(volume: VolumeDirectory, size_bytes: int) -> list[Jou
             files.unlink(volume.seline, name, missing_ok=True)
             files.allocate(volume.seline, name, size_bytes)
     opened = open_journal_files(volume)
-    for file in opened:
-        file.read_header()
-        if not file.header.is_clean:  # else its old batches would follow the new ones
-            file.mark_clean()
+    with _closed_on_error(opened):
+        for file in opened:
+            file.read_header()
+            if not file.header.is_clean:  # else its old batches would follow the new ones
+                file.mark_clean()
     return opened
+
+
+@contextlib.contextmanager
+def _closed_on_error(opened: Sequence[JournalFile]) -> Generator[None]:
+    """Close the files if the block raises; it is tried again where descriptors have run out."""
+    try:
+        yield
+    except BaseException:
+        for file in opened:
+            files.close(file.descriptor)
+        raise

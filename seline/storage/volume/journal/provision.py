@@ -12,7 +12,7 @@ from seline.storage.volume.journal.journal import (
     JOURNAL_NAMES,
     Journal,
     allocate_journal_files,
-    open_journal_files,
+    opened_journal_files,
 )
 from seline.storage.volume.os_errors import describe, raising
 
@@ -41,11 +41,15 @@ class JournalProvision:
             return None
         try:
             journal = Journal(allocate_journal_files(self.volume, self.journal_bytes))
-            self.volume.note_journal(is_used=True)
         except OSError as error:
             self.why_without = f"there is no journal: {describe(error)}"
             _log.warning(self.why_without)
             return None
+        try:
+            self.volume.note_journal(is_used=True)
+        except BaseException:
+            journal.close()
+            raise
         return journal
 
     def capability(self, journal: Journal | None) -> Capability:
@@ -70,8 +74,10 @@ class JournalProvision:
 
     def _remove(self) -> None:
         """Remove the journal's files, which are clean, so that an older Seline may open it."""
-        with raising(self.volume.named, "Removing the journal"):
-            for file in open_journal_files(self.volume):
-                files.close(file.descriptor)
+        with (
+            raising(self.volume.named, "Removing the journal"),
+            opened_journal_files(self.volume) as opened,
+        ):
+            for file in opened:
                 files.unlink(self.volume.seline, file.name)
             self.volume.note_journal(is_used=False)
