@@ -122,7 +122,7 @@ class AwaitedStore(NeverCopied):
             self._close()
 
     def begin_to_close(self) -> Future[None]:
-        """Close on a new thread. A store that is still opening is closed, too."""
+        """Close on a new thread, or here if none starts. It also closes a store that is opening."""
         self.is_closing = True
         closed = Promise[None]()
 
@@ -134,7 +134,10 @@ class AwaitedStore(NeverCopied):
             else:
                 closed.set_result(None)
 
-        threading.Thread(target=run, name="seline-close", daemon=True).start()
+        try:
+            threading.Thread(target=run, name="seline-close", daemon=True).start()
+        except RuntimeError:  # no other call would try again: the volume would stay locked
+            run()
         return closed
 
     def _open(self, opening: Future[DocumentStore]) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import fcntl
+import json
 import os
 import shutil
 import signal
@@ -36,7 +37,7 @@ from seline.storage.volume.earlier import Recovery, earlier_recoveries
 from seline.storage.volume.mounts import check_place
 from seline.storage.volume.store import VolumeStore
 from tests.faults.forms import each_form
-from tests.faults.injection import left_by_a_kill
+from tests.faults.injection import left_by_a_kill, refuse_threads
 from tests.faults.small_filesystem import Unavailable, run
 from tests.http_client import settings_for
 
@@ -505,3 +506,27 @@ def test_an_opening_without_a_thread_is_forgotten_and_fails_every_call_on_it(
             seline.begin_to_close().result(5)
 
     library.get_seline().begin_to_close().result(5)
+
+
+async def test_a_close_without_a_thread_is_made_in_the_thread_of_its_caller(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seline = await open_seline(tmp_path)
+    await seline.data.save_json("a.json", {"n": 1})
+    with monkeypatch.context() as patch:
+        refuse_threads(patch, "seline-close")
+        await seline.close()
+
+    assert json.loads((tmp_path / "a.json").read_bytes()) == {"n": 1}
+    async with open_seline(tmp_path, lock_wait_s=0) as again:
+        assert await again.data.load_json("a.json") == {"n": 1}
+
+
+def test_an_opening_that_waits_is_closed_without_a_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with blocking.open_seline(tmp_path):
+        waiting = library.start(settings_for(tmp_path), lock_wait_s=60)
+        refuse_threads(monkeypatch, "seline-close")
+        waiting.begin_to_close().result(5)
+        assert waiting.store.failed_to_open
