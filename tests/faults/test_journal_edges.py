@@ -764,6 +764,20 @@ def test_a_journal_that_another_program_removed_is_made_anew(
     assert sizes(tmp_path / "data") == {JOURNAL_BYTES}
 
 
+def test_the_file_that_was_not_removed_stays_until_its_changes_are_written(
+    seline: Seline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seline.data.save_json("a.json", value(1))
+    (tmp_path / "data" / ".seline" / "journal-b").unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "stage", failing_call(errno.EIO))
+        with pytest.raises(VolumeFailed):
+            seline.data.save_json("a.json", value(2))
+
+    with opened(crashed(tmp_path)) as again:
+        assert again.data.load_json("a.json") == value(1)
+
+
 def put_back(volume: Path, name: str, data: bytes) -> None:
     """Replace a journal file by an earlier copy, as a restore of a backup does."""
     restored = volume / ".seline" / f"{name}.restored"

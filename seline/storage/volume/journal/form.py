@@ -454,9 +454,10 @@ class JournalCommitter:
         if self._journal is None or self._journal.is_in_place(self._volume):
             return
         self._journal.remove_others(self._volume)  # first: a reopening replays it
-        self._drain(now)
-        if self._pending.keys:
+        self.settle(now)
+        if self._pending.keys:  # a switch may carry them over to the file that was removed
             raise self._pending.stuck(self._pending.keys)
+        self._drain(now)
         self._journal.remove_others(self._volume)  # the other program may go on meanwhile
         with raising(DirectoryFailed, "Replacing the journal"):
             files.sync(self._volume.seline)  # the first form may be next, if there is no room
