@@ -819,6 +819,18 @@ def test_an_earlier_copy_of_the_journal_that_another_program_put_back_is_never_r
         assert again.data.load_json("deleted.json") == {}
 
 
+def test_an_earlier_copy_that_was_put_back_before_a_close_is_not_replayed_by_the_next_start(
+    tmp_path: Path,
+) -> None:
+    with opened(tmp_path) as seline:
+        copy = _earlier_copy(seline, tmp_path)
+        put_back(tmp_path, "journal-a", copy)
+
+    with opened(tmp_path) as again:
+        assert again.data.load_json("a.json") == value(5)
+        assert again.data.load_json("deleted.json") == {}
+
+
 def test_an_earlier_copy_that_is_put_back_while_the_journal_is_made_is_never_replayed(
     seline: Seline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -296,7 +296,7 @@ CHECKPOINTS: Final = {
         "it is replayed again, which changes nothing; a purge syncs the file",
     ),
     "the removal of a journal that another program replaced is not synced": needless(
-        replace(unsynced("form", f"{COMMITTER}._replace_removed", "save"), form=JOURNAL),
+        replace(unsynced("form", f"{COMMITTER}._remove_put_back", "save"), form=JOURNAL),
         "the next journal syncs the directory, and no scenario has a full volume",
     ),
     "a purge of the journal is not synced": _at_once(

@@ -246,6 +246,8 @@ class JournalCommitter:
         if settles:
             with suppress(OSError, StorageError, CommitFailed, LookAgain):
                 self._drain(self._clock.now())
+                if self._journal is not None and not self._journal.is_in_place(self._volume):
+                    self._remove_put_back(self._journal)
         self._checkpoint.wait()
         self._forget()
         self.first.close(settles=settles)
@@ -458,11 +460,19 @@ class JournalCommitter:
         if self._pending.keys:  # a switch may carry them over to the file that was removed
             raise self._pending.stuck(self._pending.keys)
         self._drain(now)
-        self._journal.remove_others(self._volume)  # the other program may go on meanwhile
-        with raising(DirectoryFailed, "Replacing the journal"):
-            files.sync(self._volume.seline)  # the first form may be next, if there is no room
+        self._remove_put_back(self._journal)  # the other program may go on meanwhile
         self._forget()
         self._journal = self._provision.begin()
+
+    def _remove_put_back(self, journal: Journal) -> None:
+        """Durably remove what stands under the names of a drained journal, and is not its files.
+
+        A start would replay it, or the first form commit beside it. Raises StagingFailed or
+        DirectoryFailed.
+        """
+        journal.remove_others(self._volume)
+        with raising(DirectoryFailed, "Replacing the journal"):
+            files.sync(self._volume.seline)
 
     def _forget(self) -> None:
         self._pending.clear()
