@@ -7,7 +7,6 @@ import threading
 from collections.abc import AsyncGenerator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -73,11 +72,16 @@ def late_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], objec
 
     No other thread can be started then, and the pool keeps the call in its queue.
     """
+
+    def occupy() -> None:
+        with contextlib.suppress(RuntimeError):  # it ended a call, and does not wait yet
+            threads.submit(may_go_on.wait, 10)
+
     threads, may_go_on = ThreadPoolExecutor(2, thread_name_prefix="transfer"), threading.Event()
     refuse_threads(monkeypatch, "transfer", after=1)
     asyncio.get_running_loop().set_default_executor(threads)
     try:
-        yield partial(threads.submit, may_go_on.wait, 10)
+        yield occupy
     finally:
         may_go_on.set()
         threads.shutdown()
