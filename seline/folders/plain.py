@@ -21,7 +21,7 @@ from seline.domain.plural import counted, shortened
 from seline.errors import ImportRefused, InvalidRequest
 from seline.operations.restore import fetched
 from seline.outbound.whole_file import sync_folder
-from seline.ports.futures import Promise
+from seline.ports.futures import Promise, run_once
 
 _NAMES_SHOWN_MAX: Final = 20
 
@@ -83,15 +83,7 @@ async def _in_thread(work: Callable[[], None]) -> None:
     The thread is not one of a pool: if a pool cannot start its thread, it does the work later.
     """
     done = Promise[None]()
-
-    def run() -> None:
-        try:
-            work()
-        except BaseException as error:  # noqa: BLE001  # raised to the caller
-            done.set_exception(error)
-        else:
-            done.set_result(None)
-
+    run = run_once(work, done)
     try:
         threading.Thread(target=run, name="seline-plain").start()
     except RuntimeError:  # there are too many

@@ -125,15 +125,7 @@ class AwaitedStore(NeverCopied):
         """Close on a new thread, or here if none starts. It also closes a store that is opening."""
         self.is_closing = True
         closed = Promise[None]()
-
-        def run() -> None:
-            try:
-                self._close()
-            except BaseException as error:  # noqa: BLE001  # raised to the waiting caller
-                closed.set_exception(error)
-            else:
-                closed.set_result(None)
-
+        run = run_once(self._close, closed)
         try:
             threading.Thread(target=run, name="seline-close", daemon=True).start()
         except RuntimeError:  # no other call would try again: the volume would stay locked

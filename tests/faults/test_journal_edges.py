@@ -798,6 +798,13 @@ def _earlier_copy(seline: Seline, data: Path) -> bytes:
     return copy
 
 
+def _check_not_replayed(volume: Path, latest: int) -> None:
+    """Open a volume: it has the latest save, and the deletion."""
+    with opened(volume) as again:
+        assert again.data.load_json("a.json") == value(latest)
+        assert again.data.load_json("deleted.json") == {}
+
+
 @pytest.mark.parametrize("full", [False, True])
 def test_an_earlier_copy_of_the_journal_that_another_program_put_back_is_never_replayed(
     seline: Seline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, full: bool
@@ -814,9 +821,7 @@ def test_an_earlier_copy_of_the_journal_that_another_program_put_back_is_never_r
     volume = crashed(tmp_path)
     monkeypatch.undo()
 
-    with opened(volume) as again:
-        assert again.data.load_json("a.json") == value(6)
-        assert again.data.load_json("deleted.json") == {}
+    _check_not_replayed(volume, 6)
 
 
 def test_an_earlier_copy_that_was_put_back_before_a_close_is_not_replayed_by_the_next_start(
@@ -826,9 +831,7 @@ def test_an_earlier_copy_that_was_put_back_before_a_close_is_not_replayed_by_the
         copy = _earlier_copy(seline, tmp_path)
         put_back(tmp_path, "journal-a", copy)
 
-    with opened(tmp_path) as again:
-        assert again.data.load_json("a.json") == value(5)
-        assert again.data.load_json("deleted.json") == {}
+    _check_not_replayed(tmp_path, 5)
 
 
 def test_an_earlier_copy_that_is_put_back_while_the_journal_is_made_is_never_replayed(
@@ -846,9 +849,7 @@ def test_an_earlier_copy_that_is_put_back_while_the_journal_is_made_is_never_rep
         seline.data.save_json("a.json", value(0))
     seline.data.save_json("a.json", value(6))
 
-    with opened(crashed(tmp_path)) as again:
-        assert again.data.load_json("a.json") == value(6)
-        assert again.data.load_json("deleted.json") == {}
+    _check_not_replayed(crashed(tmp_path), 6)
 
 
 def test_an_earlier_copy_is_not_replayed_by_the_reopening_after_a_failed_sync(
@@ -886,9 +887,7 @@ def test_an_earlier_copy_that_is_put_back_while_the_files_are_written_is_never_r
         for number in (0, 6):
             seline.data.save_json("a.json", value(number))
 
-    with opened(crashed(tmp_path)) as again:
-        assert again.data.load_json("a.json") == value(6)
-        assert again.data.load_json("deleted.json") == {}
+    _check_not_replayed(crashed(tmp_path), 6)
 
 
 def test_the_journal_is_replaced_by_a_later_save_if_a_copy_cannot_be_removed(
@@ -907,9 +906,7 @@ def test_the_journal_is_replaced_by_a_later_save_if_a_copy_cannot_be_removed(
             seline.data.save_json("a.json", value(6))
     seline.data.save_json("a.json", value(7))
 
-    with opened(crashed(tmp_path)) as again:
-        assert again.data.load_json("a.json") == value(7)
-        assert again.data.load_json("deleted.json") == {}
+    _check_not_replayed(crashed(tmp_path), 7)
 
 
 def _know_the_names(seline: Seline) -> None:

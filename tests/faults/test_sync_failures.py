@@ -682,7 +682,7 @@ def test_the_next_start_syncs_a_new_data_directory_whose_sync_failed(tmp_path: P
 
 @dataclass
 class Synced:
-    """Five files, and the descriptors that were synced; each sync takes a thread of its own."""
+    """Five files, and the descriptors that were synced; each sync needs another thread."""
 
     descriptors: list[int]
     calls: list[int] = field(default_factory=list[int])

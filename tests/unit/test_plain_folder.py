@@ -1,4 +1,4 @@
-"""A copy as plain files is whole or does not exist, whatever happens to who writes it."""
+"""A copy as plain files is whole or does not exist, also if its writing is interrupted."""
 
 import asyncio
 import os

@@ -49,7 +49,7 @@ _SCHEMES: Final = {"webdav": "http", "webdavs": "https"}
 
 
 class _Body(aiohttp.Payload):
-    """The body of a request, sent in pieces and anew at each attempt.
+    """The body of a request, sent in pieces, from its start at each attempt.
 
     As bytes it would be sent in one piece. Of a file, most releases of aiohttp send only the rest
     when they repeat a request, or none of it.

@@ -255,7 +255,7 @@ _flushes = 0
 _unproven: set[tuple[int, int]] = set()
 """The directories whose last sync failed, by device and inode."""
 _syncing_directory = [threading.Lock()]
-"""The kernel tells of a failure once: to the first of two syncs at the same time."""
+"""Of two syncs at the same time, the kernel reports a failure to the first one only."""
 
 
 def flushes() -> int:

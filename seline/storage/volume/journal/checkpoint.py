@@ -9,10 +9,12 @@ from collections.abc import Collection
 from concurrent.futures import Future
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
+from functools import partial
 from threading import Thread
 from typing import Final, NamedTuple
 
 from seline.domain.document import DocumentKey, Revision
+from seline.ports.futures import run_once
 from seline.storage.volume import files
 from seline.storage.volume.capabilities import Capabilities
 from seline.storage.volume.commit.sync_threads import SyncThreads
@@ -70,18 +72,16 @@ class Checkpoint:
         A pool of threads would keep it in its queue then, and do it again later.
         """
         self.ending, touched = ending, set(ending.touched)
-        self._running = done = Future[None]()
+        self._running = Future[None]()
+        run = run_once(partial(self._end, file, touched), self._running)
         try:
-            Thread(target=self._run, args=(done, file, touched), name="seline-checkpoint").start()
-        except BaseException as error:
-            was_begun = not done.cancel()
-            if not was_begun:
+            Thread(target=run, name="seline-checkpoint").start()
+        except RuntimeError:
+            run()
+        except BaseException:
+            if self._running.cancel():  # the thread has not begun
                 self._running = None
-            if not isinstance(error, RuntimeError):
-                raise
-            if not was_begun:
-                self._running = done = Future[None]()
-                self._run(done, file, touched)
+            raise
 
     def check(self) -> None:
         """Raise DirectoryFailed if the checkpoint in progress has failed."""
@@ -99,18 +99,6 @@ class Checkpoint:
         elif check:
             cause = error if isinstance(error, OSError) else OSError(repr(error))
             raise DirectoryFailed(cause, "Syncing the documents") from error
-
-    def _run(self, done: Future[None], file: JournalFile, touched: Collection[Touched]) -> None:
-        if not done.set_running_or_notify_cancel():
-            return
-        try:
-            self._end(file, touched)
-        except BaseException as error:
-            done.set_exception(error)
-            if not isinstance(error, Exception):
-                raise
-        else:
-            done.set_result(None)
 
     def _end(self, file: JournalFile, touched: Collection[Touched]) -> None:
         sync_published(self._volume, self._capabilities, touched)

@@ -460,7 +460,7 @@ class JournalCommitter:
         if self._pending.keys:  # a switch may carry them over to the file that was removed
             raise self._pending.stuck(self._pending.keys)
         self._drain(now)
-        self._remove_put_back(self._journal)  # the other program may go on meanwhile
+        self._remove_put_back(self._journal)  # the other program may have gone on
         self._forget()
         self._journal = self._provision.begin()
 
