@@ -176,11 +176,11 @@ def test_the_memory_of_an_import_does_not_depend_on_its_size(tmp_path: Path) -> 
         address = f"{ready_address(out)}/api/v1/data-admin/import"
         Path(f"/proc/{server.pid}/clear_refs").write_text("5")  # measure the peak from here on
         before = peak_bytes(server.pid)
-        assert len(uploaded(export, address)["created"]) == 120
+        assert len(uploaded(export, address)["created"]) == 240
         assert peak_bytes(server.pid) - before < 24 * MIB
-        assert len(uploaded(changed, f"{address}?dry_run=true")["changed"]) == 120
-        assert len(uploaded(changed, address)["changed"]) == 120
-        assert peak_bytes(server.pid) - before < 48 * MIB
+        assert len(uploaded(changed, f"{address}?dry_run=true")["changed"]) == 240
+        assert len(uploaded(changed, address)["changed"]) == 240
+        assert peak_bytes(server.pid) - before < 64 * MIB
     finally:
         server.terminate()
         server.wait(10)
@@ -188,12 +188,12 @@ def test_the_memory_of_an_import_does_not_depend_on_its_size(tmp_path: Path) -> 
 
 def a_large_export(path: Path, letter: str) -> Path:
     with path.open("w") as file:
-        for number in range(120):
+        for number in range(240):
             items = [f"{number} {index} " + letter * 80 for index in range(5_000)]
             file.write("," if number else '{"files": {')
             file.write(f'\n"d{number}.json": {json.dumps(items)}')
         file.write("}}")
-    assert path.stat().st_size > 50 * MIB
+    assert path.stat().st_size > 100 * MIB
     return path
 
 
