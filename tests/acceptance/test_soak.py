@@ -509,7 +509,7 @@ class Soak:
             self._fill_or_free()
             if self._chance.random() < FLIPS:
                 with life.stopped():
-                    self._flip(self._chance.choice(self._volume.documents()))
+                    self._flip_document(self._chance.choice(EVERYTHING))
             if life.lives:
                 life.gauge(self._volume.used_mb())
                 if not life.is_ready():
@@ -531,9 +531,13 @@ class Soak:
             sound = self._volume.sound_backups(name)
             if len(sound) > 1:
                 self._flip(self._chance.choice(sound))
-            if sound and (self._volume.path / name).exists():
-                self._flip(self._volume.path / name)
+            self._flip_document(name)
         self._model.note_corrupted()
+
+    def _flip_document(self, name: str) -> None:
+        """Flip a bit if there is a backup: a kill takes away what memory has."""
+        if self._volume.sound_backups(name) and (self._volume.path / name).exists():
+            self._flip(self._volume.path / name)
 
     def _flip(self, path: Path) -> None:
         self._volume.flip(path, self._chance)

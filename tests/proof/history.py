@@ -28,8 +28,9 @@ writes only if no other is possible. So some contradictions are missed, but no c
 flagged.
 
 After `Corrupted`, the next content of that document may be any earlier one, because recovery uses
-a backup. No operation on the document may run at that instant: corrupt files only while the store
-is down, or if the store still has the content in memory and so loses nothing.
+a backup; and none if a deletion may have been last, whose file was still there. No operation on the
+document may run at that instant: corrupt files only while the store is down, or if the store still
+has the content in memory and so loses nothing.
 """
 
 import math
@@ -207,6 +208,11 @@ class _Period:
         yield from self.by_state
         yield from self.possible
 
+    def may_end_deleted(self) -> bool:
+        """Whether no write certainly came after a deletion."""
+        began = max(effect.began for effect in self.effects if effect.happened)
+        return any(effect.state is None and effect.ended >= began for effect in self.effects)
+
     def candidates(self, reading: _Reading) -> list[_Effect]:
         """Return the effects that a reading may have returned."""
         effects = [
@@ -331,8 +337,13 @@ class _Check:
         return _Period(_initial(document, self._start.get(document)), frozenset())
 
     def _next_period(self, document: str, before: _Period) -> _Period:
-        """Return the period after a corruption; it begins with any earlier state except absent."""
+        """Return the period after a corruption; it begins with any earlier state.
+
+        It begins with no document only if that may have been the last state.
+        """
         possible = {*before.states(), *self._older.get(document, ())} - {None, _UNDECIDED}
+        if before.may_end_deleted():
+            possible.add(None)
         return _Period(_initial(document, _UNDECIDED), frozenset(possible))
 
     # assign readings to writes

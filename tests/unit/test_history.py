@@ -333,6 +333,12 @@ def test_a_corrupted_file_allows_nothing_else(after: list[Event]) -> None:
     assert check([*BEFORE_CORRUPTION, *broken, *after]) != []
 
 
+@pytest.mark.parametrize("last", [unknown(7, a="three"), refused(7, 8, a="three")], ids=str)
+def test_a_corrupted_file_that_a_deletion_left_may_stay_deleted(last: Write) -> None:
+    broken: list[Event] = [last, Stopped(at=8.5), Corrupted(document=A, at=9)]
+    assert check([*BEFORE_CORRUPTION, *broken, read(10, 11, a=None)]) == []
+
+
 def test_a_corrupted_file_allows_no_content_of_another_document() -> None:
     saved = [acknowledged(1, 2, b="one"), acknowledged(3, 4, b="two")]
     assert check([*saved, Corrupted(document=A, at=5), read(6, 7, b="one")]) != []
