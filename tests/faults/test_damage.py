@@ -8,8 +8,11 @@ import pytest
 
 from seline import errors
 from seline.blocking import open_seline
+from seline.domain.document import bot_document
 from seline.storage.volume import capabilities
+from seline.storage.volume.cache import Cache
 from seline.storage.volume.directory import VOLUME_FORMAT
+from seline.storage.volume.inspect import Inspector
 from tests.faults.forms import each_form_at_once
 from tests.faults.injection import backup_values, incident_kinds, store_of
 from tests.faults.powercut.trying import fast_place
@@ -52,6 +55,34 @@ def fill(directory: Path, versions: int = 3) -> None:
 
 def newest_backup(directory: Path) -> Path:
     return max((directory / "backups").glob("user_profile_*.json"))
+
+
+@pytest.mark.parametrize("look", ["look", "read_from_disk"])
+def test_an_earlier_content_never_replaces_a_later_one_in_memory(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, look: str
+) -> None:
+    """A read takes its time; a save that ends before it does is in memory when a bit flips."""
+    fill(directory)
+    with open_seline(directory) as seline:
+        seline.data.load_json(NAME)
+        saves = iter([{**VALUE, "n": "later"}])
+
+        def after_a_save(found: object) -> object:
+            for value in saves:
+                seline.data.save_json(NAME, value)
+            return found
+
+        see, get = Inspector._see, Cache.get
+        inspector = store_of(seline).current_documents.inspector
+        with monkeypatch.context() as patch:
+            if look == "look":
+                patch.setattr(Inspector, "_see", lambda *args: after_a_save(see(*args)))
+            else:
+                patch.setattr(Cache, "get", lambda *args: after_a_save(get(*args)))
+            getattr(inspector, look)(bot_document(NAME))
+        flip(directory / NAME, 300)
+
+        assert seline.data.load_json(NAME) == {**VALUE, "n": "later"}
 
 
 @pytest.mark.parametrize("step", [9, pytest.param(1, marks=pytest.mark.prove)])

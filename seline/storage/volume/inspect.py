@@ -76,17 +76,17 @@ class Inspector:
 
     def peek(self, key: DocumentKey) -> Content | Verdict | None:
         """Return the remembered content if one stat shows that it is current, else None."""
+        entry = self.cache.get(key)
         try:
             status = files.status(self.volume.documents(key.space), key.name)
         except FileNotFoundError:
             if key in self._expected:
                 return None  # another program removed it
-            if self.cache.get(key) or key in self._edits:
+            if entry or key in self._edits:
                 self.forget(key)  # an earlier content is no longer the last known one
             return Verdict.MISSING
         except OSError:
             return None
-        entry = self.cache.get(key)
         if entry is None or entry[0] != (
             status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size,
         ):  # fmt: skip
@@ -104,6 +104,7 @@ class Inspector:
 
     def look(self, key: DocumentKey) -> Inspection:
         """Read and judge a document, and remember it if it is sound."""
+        known = self.cache.get(key)
         inspection = self._see(key, self.volume.documents, key.name, self._settled)
         judged = inspection.judged
         if judged.verdict is Verdict.EDITED and files.is_open_elsewhere(
@@ -111,7 +112,8 @@ class Inspector:
         ):
             judged = msgspec.structs.replace(judged, settled=False, is_open=True)
         if judged.verdict is Verdict.SOUND and inspection.identity and judged.content:
-            self.remember(key, inspection.identity, judged.content)
+            if self.cache.put_read(key, known, inspection.identity, judged.content):
+                self._forget_flaws(key)
             judged = self._late_edit(key) or judged
         if judged.verdict is Verdict.EDITED and judged.content:
             self._edits[key] = judged.content
@@ -123,13 +125,6 @@ class Inspector:
         """Return the verdict of a file that was found damaged and has not changed since."""
         found = self._damaged.get(key)
         return found[1] if found is not None and found[0] == identity else None
-
-    def remember(self, key: DocumentKey, identity: FileIdentity, content: Content) -> None:
-        """Remember the sound, current content of a document."""
-        self.cache.put(key, identity, content)
-        self._unsettled.pop(key, None)
-        self._edits.pop(key, None)
-        self._damaged.pop(key, None)
 
     def expect_documents(self) -> None:
         """Expect the bot's documents to be there that are there now. Raises StorageError."""
@@ -168,7 +163,8 @@ class Inspector:
         if content.held is None:
             self.forget(key)
         else:
-            self.remember(key, identity, content)
+            self.cache.put(key, identity, content)
+            self._forget_flaws(key)
         if key.space == BOT:
             self._expected.add(key)
 
@@ -181,9 +177,7 @@ class Inspector:
     def forget(self, key: DocumentKey) -> None:
         """Forget what is known of a document's content."""
         self.cache.drop(key)
-        self._unsettled.pop(key, None)
-        self._edits.pop(key, None)
-        self._damaged.pop(key, None)
+        self._forget_flaws(key)
 
     def watch_aside(self, key: DocumentKey, item: str, judged: FileIdentity | None) -> None:
         """Look at a file in quarantine/ again at each read: its writer may still have it open.
@@ -250,6 +244,11 @@ class Inspector:
         while piece := os.read(descriptor, files.READ_PIECE_BYTES):
             digest.update(piece)
         return checksum is not None and checksum.digest == digest.digest()
+
+    def _forget_flaws(self, key: DocumentKey) -> None:
+        self._unsettled.pop(key, None)
+        self._edits.pop(key, None)
+        self._damaged.pop(key, None)
 
     def _note(self, keys: Collection[DocumentKey]) -> None:
         for changed in self._changes:
