@@ -6,7 +6,8 @@ edited      the edit, adopted once it has settled; the content before it becomes
 unsettled   the last known content, which becomes a backup; the file is kept unless a change
             replaces it
 torn, altered   the last hand edit, else the remembered content if it is the recorded one (nothing
-            is lost), else the backup that `choose_backup` returns; the file goes to quarantine
+            is lost), else the backup that has the recorded content, else the one that
+            `choose_backup` returns; the file goes to quarantine
 unreadable  an error; the file is not replaced
 """
 
@@ -22,7 +23,7 @@ from seline.domain.backup import Backup
 from seline.domain.document import BOT, Content, DocumentKey, Json, Revision
 from seline.domain.plural import counted
 from seline.domain.recovery import choose_backup
-from seline.domain.verdict import Judged, Verdict, unreadable, unrecoverable_step
+from seline.domain.verdict import Judged, Verdict, of_another, unreadable, unrecoverable_step
 from seline.errors import DocumentUnrecoverable, SelineError, VolumeFull
 from seline.spool import Spool
 from seline.storage.planner import Found
@@ -188,11 +189,25 @@ class CurrentDocuments:
             kept = found.repair or self._is_saved(found.key, content)
             found = self._replaced(found, edit) if edit else replace(found, content=content)
             return replace(found, repair=found.repair or not kept)
+        last = self._last_backup(found)
+        if last is not None:
+            return replace(found, source=last[0], content=last[1])
         choice = choose_backup(self.backups(found.key))
         if choice.chosen is None:
             return replace(found, repair=False, failure=_unrecoverable(found, choice.reasons()))
         backup, content = choice.chosen
         return self._replaced(replace(found, source=backup), content)
+
+    def _last_backup(self, found: Found) -> tuple[Backup, Content] | None:
+        """Return the sound backup that has the content which the broken file recorded.
+
+        It need not be the newest one. What a broken edit recorded is not the last content.
+        """
+        judged, recorded = found.judged, found.judged.recorded
+        if recorded is None or judged.is_edit or of_another(found.key, judged):
+            return None
+        candidates = self.backups(found.key)
+        return choose_backup(candidates, revision=recorded.revision, sound_only=True).chosen
 
     def _is_saved(self, key: DocumentKey, content: Content) -> bool:
         """Whether a content is the newest backup already."""

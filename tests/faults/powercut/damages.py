@@ -81,6 +81,19 @@ def a_flipped_document_and_backup(volume: Path) -> list[str]:
         return _expect(seline, value(A, 0))
 
 
+def a_flipped_document_whose_content_is_an_older_backup(volume: Path) -> list[str]:
+    """V4: nothing is lost, as after a kill that comes before the rotation."""
+    documents(volume)
+    oldest, kept = _backups(volume)[0], volume.with_name("kept")
+    shutil.copy2(oldest, kept)
+    with opened(volume) as seline:
+        seline.data.save_json(A, value(A, 0))
+    shutil.copy2(kept, oldest)
+    flip(volume / A)
+    with opened(volume) as seline:
+        return _expect(seline, value(A, 0))
+
+
 def a_backup_in_the_place_of_another(volume: Path) -> list[str]:
     """V4: a backup of another document is never used, also if there is no other one."""
     documents(volume)
@@ -528,6 +541,7 @@ CASES: Final[Mapping[str, Case]] = {
     for case in (
         a_flipped_document,
         a_flipped_document_and_backup,
+        a_flipped_document_whose_content_is_an_older_backup,
         a_backup_in_the_place_of_another,
         a_restore_of_the_backup_of_another,
         backups_added_under_the_name_of_another,

@@ -676,6 +676,12 @@ CHECKS: Final[Mapping[str, WrongBuild]] = {
         NEVER,
         "a copy back by hand that rots",
     ),
+    "a recovery takes the newest backup in any case": _current_documents(
+        "CurrentDocuments._recover",
+        "self._last_backup",
+        NOTHING,
+        "a flipped document whose content is an older backup",
+    ),
     "any content in memory is the one of an instant": _current_documents(
         "CurrentDocuments.recall",
         "entry[1].revision == revision",
