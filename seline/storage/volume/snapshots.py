@@ -35,6 +35,8 @@ from seline.storage.volume.inspect import Inspector
 PIECE_BYTES = 256 << 10
 WHOLE_BYTES_MAX = 1 << 20
 """Up to this size a document is read and judged in one piece."""
+RECALLED_BYTES_MAX = 16 << 20
+"""The size of the contents that one snapshot keeps in memory."""
 _ANY_SIZE = 1 << 40
 
 
@@ -53,7 +55,8 @@ class VolumeSnapshot:
     unpublished: dict[str, Content | None]
     linked: set[str] = field(default_factory=set[str])
     recalled: dict[str, Content] = field(default_factory=dict[str, Content])
-    """What another program replaced or removed, and memory still has."""
+    """What memory had before a commit replaced it."""
+    recalled_bytes: int = 0
     removed: set[str] = field(default_factory=set[str])
     """What another program had removed before a commit replaced it for the first time."""
     purged: set[str] = field(default_factory=set[str])
@@ -108,6 +111,12 @@ class VolumeSnapshot:
         """Whether a commit has just kept the document for this snapshot, or erased it."""
         has_answer = name in self.purged or name in self.recalled
         return has_answer or self._places(name) != places
+
+    def keep_in_memory(self, name: str, content: Content) -> None:
+        """Keep a content of the instant, if there is room for it."""
+        if self.recalled_bytes + content.size_bytes <= RECALLED_BYTES_MAX:
+            self.recalled[name] = content
+            self.recalled_bytes += content.size_bytes
 
     def close(self) -> None:
         self.snapshots.release(self)
@@ -254,8 +263,8 @@ class Snapshots:
     def _link(self, snapshot: VolumeSnapshot, key: DocumentKey) -> None:
         """Keep what is there before the first commit that replaces it.
 
-        If another program has changed the file since the instant, memory may still have the content
-        of the instant; else the hand edit is kept.
+        Another program may have changed or corrupted the file, or do so later: so the content of
+        the instant is kept as well if memory has it.
         """
         name = key.name
         if name in snapshot.linked or name in snapshot.removed:
@@ -264,20 +273,18 @@ class Snapshots:
             os.mkdir(snapshot.name, files.DIRECTORY_MODE, dir_fd=self.volume.exports)
             snapshot.directory = files.open_directory(snapshot.name, inside=self.volume.exports)
             give_to_owner_of(self.volume.exports, snapshot.directory)
-        found, kept = self._kept(self.volume.documents(key.space), name, snapshot.directory)
+        kept = self._kept(self.volume.documents(key.space), name, snapshot.directory)
         held, known = snapshot.held[name], self.current_documents.inspector.last_known(key)
-        if (found is None or not found.same_bytes(held)) and known and known[0].same_bytes(held):
-            snapshot.recalled[name] = known[1]
+        if known and known[0].same_bytes(held):
+            snapshot.keep_in_memory(name, known[1])
         if kept is None:
             snapshot.removed.add(name)
         else:
             snapshot.held[name] = kept
             snapshot.linked.add(name)
 
-    def _kept(
-        self, documents: int, name: str, directory: int
-    ) -> tuple[FileIdentity | None, FileIdentity | None]:
-        """Link or copy a file to a directory; return its identity, and that of what was made.
+    def _kept(self, documents: int, name: str, directory: int) -> FileIdentity | None:
+        """Link or copy a file to a directory; return the identity of what was made.
 
         Without a regular file nothing is made.
         """
@@ -285,21 +292,21 @@ class Snapshots:
             files.link(documents, name, directory, name)
             status = files.status(directory, name)
             if stat.S_ISREG(status.st_mode):
-                return FileIdentity.of(status), FileIdentity.of(status)
+                return FileIdentity.of(status)
             files.unlink(directory, name)
         except FileNotFoundError:
-            return None, None
+            return None
         except OSError:
             try:
                 raw = files.read_whole(documents, name, size_max=_ANY_SIZE)
             except (FileNotFoundError, files.NotRegular):
-                return None, None
+                return None
             mtime_ns = raw.identity.mtime_ns
             with files.closing(
                 files.stage(directory, name, raw.data, raw.attribute, mtime_ns)
             ) as copy:
-                return raw.identity, FileIdentity.of(os.fstat(copy))
-        return None, None
+                return FileIdentity.of(os.fstat(copy))
+        return None
 
 
 def _read_pieces(file: FileIO) -> Generator[bytes]:

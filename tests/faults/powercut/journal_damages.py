@@ -21,7 +21,7 @@ from seline.storage.volume.journal.codec import BLOCK_BYTES, FIRST_BATCH_AT, Rea
 from tests.faults.forms import by_a_journal, by_a_journal_with_files_later, synced_in_its_files
 from tests.faults.injection import left_by_a_kill
 from tests.faults.powercut.damages import CASES as OF_THE_FIRST_FORM
-from tests.faults.powercut.damages import Case
+from tests.faults.powercut.damages import Case, exported_otherwise, flip
 from tests.proof.operations import A, B, C, documents, opened, value
 
 
@@ -106,6 +106,18 @@ def a_save_over_a_copy_that_cannot_be_synced(volume: Path) -> list[str]:
     return ["V3: the save is lost"] * (found != value(A, "new"))
 
 
+def an_export_of_a_document_that_is_flipped_before_its_save_is_published(volume: Path) -> list[str]:
+    """V5: the export has the content of its instant, which memory had, and no backup has."""
+    documents(volume)
+    with _later(), opened(volume) as seline:
+        seline.data.load_json(A)
+        with seline.data.exported() as snapshot:
+            seline.data.save_json(A, value(A, "new"), backup=False)
+            flip(volume / A)
+            seline.data.backups(A)  # after the file is written
+            return exported_otherwise(snapshot, encode(value(A, 2)))
+
+
 def an_import_too_large_for_the_journal(volume: Path) -> list[str]:
     """V3: it is made by the first form."""
     documents(volume)
@@ -183,6 +195,7 @@ CASES: Final[Mapping[str, Case]] = {
         batches_that_begin_a_block_each,
         a_read_before_the_file_is_written,
         a_save_over_a_copy_that_cannot_be_synced,
+        an_export_of_a_document_that_is_flipped_before_its_save_is_published,
         an_import_too_large_for_the_journal,
         a_file_that_cannot_be_written_while_the_journal_fills,
     )

@@ -272,6 +272,10 @@ APPENDING: Final = {
         "form", f"{COMMITTER}._note_edit", "sync_published", NOTHING,
         f"{EDITED_LATE}, a large one",
     ),
+    "an export has only what is in the files": _later(
+        "snapshots", "Snapshots._link", "known[0].same_bytes", NOTHING,
+        "an export of a document that is flipped before its save is published",
+    ),
     "files that cannot be written are not carried over": _later(
         "form", f"{COMMITTER}._switch", "self._append_again", NOTHING,
         "a file that cannot be written while the journal fills",
