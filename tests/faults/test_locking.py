@@ -32,6 +32,7 @@ from seline.errors import (
 from seline.server import serving
 from seline.storage.volume import open as opening
 from seline.storage.volume.backup_index import BackupIndex
+from seline.storage.volume.batches import Batches
 from seline.storage.volume.current import CurrentDocuments
 from seline.storage.volume.earlier import Recovery, earlier_recoveries
 from seline.storage.volume.mounts import check_place
@@ -506,6 +507,26 @@ def test_an_opening_without_a_thread_is_forgotten_and_fails_every_call_on_it(
             seline.begin_to_close().result(5)
 
     library.get_seline().begin_to_close().result(5)
+
+
+async def test_two_closes_at_once_run_one_after_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running, at_once = list[Batches](), list[int]()
+
+    def close(self: Batches, *, settles: bool) -> None:
+        running.append(self)
+        at_once.append(len(running))
+        time.sleep(0.05)
+        real(self, settles=settles)
+        running.remove(self)
+
+    real = Batches.close
+    monkeypatch.setattr(Batches, "close", close)
+    seline = await open_seline(tmp_path)
+    await asyncio.gather(seline.close(), seline.close())
+
+    assert at_once == [1, 1]
 
 
 async def test_a_close_without_a_thread_is_made_in_the_thread_of_its_caller(

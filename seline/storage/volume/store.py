@@ -5,10 +5,11 @@ from the disk. Changes go through the writer's queue.
 """
 
 import os
+import threading
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
@@ -47,6 +48,7 @@ class VolumeStore:
     snapshots: Snapshots
     batches: Batches
     writer: Writer
+    _closing: threading.RLock = field(default_factory=threading.RLock)
 
     # reading
 
@@ -138,9 +140,10 @@ class VolumeStore:
     def close(self) -> None:
         if self.volume.is_forked:  # the journal's files are the parent's
             return
-        self.writer.close()
-        self.batches.close(settles=not self.writer.is_dead)
-        self.volume.close()
+        with self._closing:  # a close by another thread ends first
+            self.writer.close()
+            self.batches.close(settles=not self.writer.is_dead)
+            self.volume.close()
 
     # parts
 
