@@ -1,18 +1,18 @@
 """V4: damaged content is found by the next read or verify, recovered, and never served."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from seline import errors
-from seline.blocking import open_seline
+from seline.blocking import Seline, open_seline
 from seline.domain.document import bot_document
 from seline.storage.volume import capabilities
-from seline.storage.volume.cache import Cache
 from seline.storage.volume.directory import VOLUME_FORMAT
-from seline.storage.volume.inspect import Inspector
+from seline.storage.volume.inspect import Inspection, Inspector
 from tests.faults.forms import each_form_at_once
 from tests.faults.injection import backup_values, incident_kinds, store_of
 from tests.faults.powercut.trying import fast_place
@@ -20,6 +20,7 @@ from tests.faults.powercut.trying import fast_place
 pytestmark = each_form_at_once
 
 NAME = "user_profile.json"
+PROFILE = bot_document(NAME)
 VALUE = {"userName": "Alex", "n": 2, "é": [True, None, 1.5]}
 
 
@@ -57,32 +58,49 @@ def newest_backup(directory: Path) -> Path:
     return max((directory / "backups").glob("user_profile_*.json"))
 
 
-@pytest.mark.parametrize("look", ["look", "read_from_disk"])
+@pytest.mark.parametrize("before", ["in memory", "on the disk", "edited by hand"])
 def test_an_earlier_content_never_replaces_a_later_one_in_memory(
-    directory: Path, monkeypatch: pytest.MonkeyPatch, look: str
+    directory: Path, monkeypatch: pytest.MonkeyPatch, before: str
 ) -> None:
     """A read takes its time; a save that ends before it does is in memory when a bit flips."""
     fill(directory)
-    with open_seline(directory) as seline:
-        seline.data.load_json(NAME)
-        saves = iter([{**VALUE, "n": "later"}])
-
-        def after_a_save(found: object) -> object:
-            for value in saves:
-                seline.data.save_json(NAME, value)
-            return found
-
-        see, get = Inspector._see, Cache.get
-        inspector = store_of(seline).current_documents.inspector
-        with monkeypatch.context() as patch:
-            if look == "look":
-                patch.setattr(Inspector, "_see", lambda *args: after_a_save(see(*args)))
-            else:
-                patch.setattr(Cache, "get", lambda *args: after_a_save(get(*args)))
-            getattr(inspector, look)(bot_document(NAME))
+    with open_seline(directory, storage__settle_s=0) as seline:
+        if before != "on the disk":
+            seline.data.load_json(NAME)
+        if before == "edited by hand":
+            (directory / NAME).write_text('{"by": "hand"}')
+        look_beside(seline, monkeypatch, lambda: seline.data.save_json(NAME, {**VALUE, "n": 9}))
         flip(directory / NAME, 300)
 
-        assert seline.data.load_json(NAME) == {**VALUE, "n": "later"}
+        assert seline.data.load_json(NAME) == {**VALUE, "n": 9}
+
+
+def test_a_purge_leaves_nothing_in_memory_for_a_read_beside_it(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(directory)
+    with open_seline(directory) as seline:
+        look_beside(seline, monkeypatch, lambda: seline.data.delete(NAME, purge=True))
+
+        assert store_of(seline).current_documents.inspector.last_known(PROFILE) is None
+
+
+def look_beside(
+    seline: Seline, monkeypatch: pytest.MonkeyPatch, change: Callable[[], object]
+) -> None:
+    """Read the document's file, and make a change before what was read is remembered."""
+    changes = iter([change])
+
+    def see(*args: Any) -> Inspection:
+        found = real(*args)
+        for make in changes:
+            make()
+        return found
+
+    real = Inspector._see
+    with monkeypatch.context() as patch:
+        patch.setattr(Inspector, "_see", see)
+        store_of(seline).current_documents.inspector.look(PROFILE)
 
 
 @pytest.mark.parametrize("step", [9, pytest.param(1, marks=pytest.mark.prove)])

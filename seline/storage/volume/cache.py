@@ -6,12 +6,26 @@ costs one stat, a hand edit is a miss, and no caller can change what another one
 
 import threading
 from collections import OrderedDict
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TypeAlias
 
 from seline.domain.document import Content, DocumentKey
 from seline.storage.volume.files import FileIdentity
 
 Remembered: TypeAlias = tuple[FileIdentity, Content]
+
+
+@dataclass(slots=True, eq=False)
+class Reading:
+    """A read of a document's file. Once a change overtook it, what it read is an earlier content.
+
+    The later one may be in memory alone: the disk may corrupt it.
+    """
+
+    key: DocumentKey
+    is_overtaken: bool = False
 
 
 class Cache:
@@ -21,7 +35,8 @@ class Cache:
         self._bytes_max = bytes_max
         self._bytes = 0
         self._entries: OrderedDict[DocumentKey, Remembered] = OrderedDict()
-        self._lock = threading.Lock()
+        self._readings: dict[DocumentKey, list[Reading]] = {}
+        self._lock = threading.RLock()
 
     def get(self, key: DocumentKey) -> Remembered | None:
         """Return the last known content of a document, current or not."""
@@ -32,50 +47,73 @@ class Cache:
             pass
         return entry
 
-    def put(self, key: DocumentKey, identity: FileIdentity, content: Content) -> None:
-        """Keep a content that was committed, unless it is larger than the whole cache."""
+    @contextmanager
+    def reading(self, key: DocumentKey) -> Generator[Reading]:
+        """Yield a read for the block in which a document's file is read and judged."""
+        reading = Reading(key)
         with self._lock:
-            self._put(key, identity, content)
+            self._readings.setdefault(key, []).append(reading)
+        try:
+            yield reading
+        finally:
+            with self._lock:
+                self._readings[key].remove(reading)
+                if not self._readings[key]:
+                    del self._readings[key]
 
-    def put_read(
-        self, key: DocumentKey, known: Remembered | None, identity: FileIdentity, content: Content
-    ) -> bool:
-        """Keep a content that was read, and return whether `known` was still there.
+    @contextmanager
+    def unless_overtaken(self, reading: Reading) -> Generator[bool]:
+        """Yield whether no change overtook a read; none does in the block."""
+        with self._lock:
+            yield not reading.is_overtaken
 
-        `known` is what `get` returned before the read: a commit during it may have left a later
-        content, which memory alone has if the disk corrupts it.
+    def put(self, key: DocumentKey, identity: FileIdentity, content: Content) -> None:
+        """Keep a sound content, unless it is larger than the whole cache.
+
+        What was read is kept in a block of `unless_overtaken`.
         """
         with self._lock:
-            if self._entries.get(key) is not known:
-                return False
-            self._put(key, identity, content)
-            return True
+            self._drop(key)
+            if content.size_bytes > self._bytes_max:
+                return
+            self._entries[key] = (identity, content)
+            self._bytes += content.size_bytes
+            while self._bytes > self._bytes_max:
+                self._drop(next(iter(self._entries)))
+
+    def overtake(self, key: DocumentKey) -> None:
+        """Mark the reads of a document that run now: a change gives it another content."""
+        with self._lock:
+            for reading in self._readings.get(key, ()):
+                reading.is_overtaken = True
 
     def drop(self, key: DocumentKey) -> None:
         """Drop the content of one document."""
         with self._lock:
             self._drop(key)
 
+    def drop_if(self, key: DocumentKey, known: Remembered | None) -> bool:
+        """Drop the content of a document if it is still `known`, and return whether it is."""
+        with self._lock:
+            is_known = self._entries.get(key) is known
+            if is_known:
+                self._drop(key)
+            return is_known
+
     def clear(self) -> None:
         """Drop every content."""
         with self._lock:
             self._entries.clear()
             self._bytes = 0
+            for key in self._readings:
+                self.overtake(key)
 
     def expire(self, key: DocumentKey) -> None:
         """Make the next read miss; the content stays as the last known one."""
-        entry = self.get(key)
-        if entry is not None:
-            self.put_read(key, entry, entry[0]._replace(ctime_ns=-1), entry[1])
-
-    def _put(self, key: DocumentKey, identity: FileIdentity, content: Content) -> None:
-        self._drop(key)
-        if content.size_bytes > self._bytes_max:
-            return
-        self._entries[key] = (identity, content)
-        self._bytes += content.size_bytes
-        while self._bytes > self._bytes_max:
-            self._drop(next(iter(self._entries)))
+        with self._lock:
+            entry = self._entries.get(key)
+            if entry is not None:
+                self._entries[key] = (entry[0]._replace(ctime_ns=-1), entry[1])
 
     def _drop(self, key: DocumentKey) -> None:
         entry = self._entries.pop(key, None)

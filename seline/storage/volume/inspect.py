@@ -82,8 +82,8 @@ class Inspector:
         except FileNotFoundError:
             if key in self._expected:
                 return None  # another program removed it
-            if entry or key in self._edits:
-                self.forget(key)  # an earlier content is no longer the last known one
+            if (entry or key in self._edits) and self.cache.drop_if(key, entry):
+                self._forget_flaws(key)  # an earlier content is no longer the last known one
             return Verdict.MISSING
         except OSError:
             return None
@@ -104,22 +104,18 @@ class Inspector:
 
     def look(self, key: DocumentKey) -> Inspection:
         """Read and judge a document, and remember it if it is sound."""
-        known = self.cache.get(key)
-        inspection = self._see(key, self.volume.documents, key.name, self._settled)
-        judged = inspection.judged
-        if judged.verdict is Verdict.EDITED and files.is_open_elsewhere(
-            self.volume.documents(key.space), key.name
-        ):
-            judged = msgspec.structs.replace(judged, settled=False, is_open=True)
-        if judged.verdict is Verdict.SOUND and inspection.identity and judged.content:
-            if self.cache.put_read(key, known, inspection.identity, judged.content):
-                self._forget_flaws(key)
-            judged = self._late_edit(key) or judged
-        if judged.verdict is Verdict.EDITED and judged.content:
-            self._edits[key] = judged.content
-        elif judged.verdict in DAMAGED and inspection.identity:
-            self._damaged[key] = (inspection.identity, judged.verdict)
-        return msgspec.structs.replace(inspection, judged=judged)
+        with self.cache.reading(key) as reading:
+            inspection = self._see(key, self.volume.documents, key.name, self._settled)
+            judged = inspection.judged
+            if judged.verdict is Verdict.EDITED and files.is_open_elsewhere(
+                self.volume.documents(key.space), key.name
+            ):
+                judged = msgspec.structs.replace(judged, settled=False, is_open=True)
+            later = self._late_edit(key) if judged.verdict is Verdict.SOUND else None
+            with self.cache.unless_overtaken(reading) as is_last:
+                if is_last:
+                    self._remember(key, inspection.identity, judged, later)
+        return msgspec.structs.replace(inspection, judged=later or judged)
 
     def known_damage(self, key: DocumentKey, identity: FileIdentity) -> Verdict | None:
         """Return the verdict of a file that was found damaged and has not changed since."""
@@ -160,6 +156,7 @@ class Inspector:
     def written(self, key: DocumentKey, identity: FileIdentity, content: Content) -> None:
         """Remember what a commit made current; bytes on another disk go away, and are not kept."""
         self._note([key])
+        self.cache.overtake(key)
         if content.held is None:
             self.forget(key)
         else:
@@ -176,6 +173,7 @@ class Inspector:
 
     def forget(self, key: DocumentKey) -> None:
         """Forget what is known of a document's content."""
+        self.cache.overtake(key)
         self.cache.drop(key)
         self._forget_flaws(key)
 
@@ -244,6 +242,19 @@ class Inspector:
         while piece := os.read(descriptor, files.READ_PIECE_BYTES):
             digest.update(piece)
         return checksum is not None and checksum.digest == digest.digest()
+
+    def _remember(
+        self, key: DocumentKey, identity: FileIdentity | None, judged: Judged, later: Judged | None
+    ) -> None:
+        """Remember what was read, and the edit in quarantine/ that came later."""
+        if judged.verdict is Verdict.SOUND and identity and judged.content:
+            self.cache.put(key, identity, judged.content)
+            self._forget_flaws(key)
+        judged = later or judged
+        if judged.verdict is Verdict.EDITED and judged.content:
+            self._edits[key] = judged.content
+        elif judged.verdict in DAMAGED and identity:
+            self._damaged[key] = (identity, judged.verdict)
 
     def _forget_flaws(self, key: DocumentKey) -> None:
         self._unsettled.pop(key, None)
