@@ -1,6 +1,7 @@
 """Choose the backup whose content replaces a document's content.
 
-V4  The newest sound backup; one without a checksum only if no backup is sound.
+V4  The newest sound backup, or the newest one with a given content; one without a checksum only if
+    no backup is sound.
 V8  Retention keeps the backup that `choose_backup` would return.
 """
 

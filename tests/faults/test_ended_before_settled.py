@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from seline.server import serving
 from seline.settings import load_settings
 from tests.faults.forms import chosen, each_form_at_once
 from tests.faults.injection import left_by_a_kill
+from tests.faults.test_damage import flip
 from tests.faults.test_editors import SETTLE_S
 
 pytestmark = each_form_at_once
@@ -111,6 +113,26 @@ async def test_a_recovery_from_memory_is_reported_by_the_next_start(tmp_path: Pa
             [again] = [i for i in seline.store.incidents() if i.kind == "recovered"]
         assert (again.summary, again.lost) == (first.summary, "")
         assert again.at <= first.at
+
+
+async def test_a_recovery_from_an_older_backup_is_reported_by_the_next_start(
+    tmp_path: Path,
+) -> None:
+    """It is the one that has the content which the broken file recorded."""
+    async with open_seline(tmp_path) as seline:
+        for number in (0, 1, 2):
+            await seline.data.save_json(NAME, {"n": number})
+        [*_, oldest] = await seline.data.backups(NAME)
+    shutil.copy2(tmp_path / "backups" / oldest.name, tmp_path / NAME)
+    flip(tmp_path / NAME, 40)
+    summaries = []
+    for _ in range(2):
+        async with open_seline(tmp_path) as seline:
+            assert await seline.data.load_json(NAME) == {"n": 0}
+            summaries += [i.summary for i in seline.store.incidents() if i.kind == "recovered"]
+
+    assert f"from backup {oldest.name}; nothing is lost." in summaries[0]
+    assert summaries[0] == summaries[1]
 
 
 async def test_a_server_recovers_at_its_start_what_broke_before(tmp_path: Path) -> None:

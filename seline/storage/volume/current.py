@@ -11,7 +11,7 @@ torn, altered   the last hand edit, else the remembered content if it is the rec
 unreadable  an error; the file is not replaced
 """
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -109,7 +109,7 @@ class CurrentDocuments:
         entry = self.inspector.last_known(key)
         if entry is not None and entry[1].revision == revision:
             return entry[1]
-        chosen = choose_backup(self.backups(key), revision=revision, sound_only=True).chosen
+        chosen = self._backup_with(key, revision)
         return None if chosen is None else chosen[1]
 
     def backup_index(self, space: str) -> BackupIndex:
@@ -147,8 +147,19 @@ class CurrentDocuments:
 
     def backups(self, key: DocumentKey) -> Iterator[tuple[Backup, Judged]]:
         """Read and judge a document's backups one by one, newest first."""
-        for backup in self.backup_index(key.space).of(key.name):
+        return self._judged(key, self.backup_index(key.space).of(key.name))
+
+    def _judged(
+        self, key: DocumentKey, backups: Iterable[Backup]
+    ) -> Iterator[tuple[Backup, Judged]]:
+        for backup in backups:
             yield backup, self.inspector.look_at_backup(key, backup.name).judged
+
+    def _backup_with(self, key: DocumentKey, revision: Revision) -> tuple[Backup, Content] | None:
+        """Return the newest sound backup with a content; one that records another is not read."""
+        known = self.backup_index(key.space).of(key.name)
+        candidates = self._judged(key, (part for part in known if part.revision == revision))
+        return choose_backup(candidates, revision=revision, sound_only=True).chosen
 
     def _inspect(self, key: DocumentKey) -> Inspection:
         known = self.inspector.peek(key)
@@ -191,7 +202,9 @@ class CurrentDocuments:
             return replace(found, repair=found.repair or not kept)
         last = self._last_backup(found)
         if last is not None:
-            return replace(found, source=last[0], content=last[1])
+            found, content = replace(found, source=last[0]), last[1]
+            known = self.inspector.last_known(found.key)
+            return self._replaced(found, content) if known else replace(found, content=content)
         choice = choose_backup(self.backups(found.key))
         if choice.chosen is None:
             return replace(found, repair=False, failure=_unrecoverable(found, choice.reasons()))
@@ -206,8 +219,7 @@ class CurrentDocuments:
         judged, recorded = found.judged, found.judged.recorded
         if recorded is None or judged.is_edit or of_another(found.key, judged):
             return None
-        candidates = self.backups(found.key)
-        return choose_backup(candidates, revision=recorded.revision, sound_only=True).chosen
+        return self._backup_with(found.key, recorded.revision)
 
     def _is_saved(self, key: DocumentKey, content: Content) -> bool:
         """Whether a content is the newest backup already."""

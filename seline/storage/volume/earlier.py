@@ -103,6 +103,9 @@ def _recovery(
         backups = documents.backup_index(BOT).of(key.name)
         known = {live.content.revision, *(backup.revision for backup in backups)}
         is_lossy = judged.recorded.revision not in known
+        if source is None and judged.recorded.revision == after:
+            same = (backup for backup in backups if backup.revision == after)
+            source = next((backup for backup in same if backup.taken_at <= item.taken_at), None)
     if before is None and (is_lossy or judged.recorded is None):
         return None
     return Recovery(

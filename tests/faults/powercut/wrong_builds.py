@@ -688,6 +688,15 @@ CHECKS: Final[Mapping[str, WrongBuild]] = {
         ALWAYS,
         "an export of a flipped document that meets two saves",
     ),
+    "each backup is read to find a content": needless(
+        _current_documents(
+            "CurrentDocuments._backup_with",
+            "part.revision == revision",
+            ALWAYS,
+            "a flipped document whose content is an older backup",
+        ),
+        "what is read is judged: this spares reading the others",
+    ),
     "any backup is the content of an instant": row(
         "recovery",
         "choose_backup",
@@ -720,13 +729,13 @@ CHECKS: Final[Mapping[str, WrongBuild]] = {
         "a listing of a backup without a checksum",
     ),
     "backups are not judged in a recovery": _current_documents(
-        "CurrentDocuments.backups",
+        "CurrentDocuments._judged",
         "self.inspector.look_at_backup",
         "believing(self.inspector.look_at_backup)",
         "a flipped document and backup",
     ),
     "backups are not judged when a removal is made again": _current_documents(
-        "CurrentDocuments.backups",
+        "CurrentDocuments._judged",
         "self.inspector.look_at_backup",
         "believing(self.inspector.look_at_backup)",
         "delete, the documents' directory fails to sync, then rot and the reopening",
