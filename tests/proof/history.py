@@ -184,7 +184,8 @@ class _Period:
 
     initial: _Effect
     possible: frozenset[State]
-    """The states that an undecided `initial` may have."""
+    """The states that an undecided `initial` may have, except that there is no document."""
+    before: "_Period | None" = None
     effects: list[_Effect] = field(default_factory=list[_Effect])
     readings: list[_Reading] = field(default_factory=list[_Reading])
     by_state: dict[State, list[_Effect]] = field(
@@ -208,10 +209,23 @@ class _Period:
         yield from self.by_state
         yield from self.possible
 
+    def may_begin_with(self, state: State) -> bool:
+        """Whether an undecided `initial` may have a state."""
+        if self.initial.state is not _UNDECIDED:
+            return False
+        absent = state is None and self.before is not None and self.before.may_end_deleted()
+        return absent or state in self.possible
+
     def may_end_deleted(self) -> bool:
-        """Whether no write certainly came after a deletion."""
+        """Whether no write that certainly happened came after a deletion."""
         began = max(effect.began for effect in self.effects if effect.happened)
-        return any(effect.state is None and effect.ended >= began for effect in self.effects)
+        return any(
+            effect.ended >= began and (effect.state is None or self._may_be_absent(effect))
+            for effect in self.effects
+        )
+
+    def _may_be_absent(self, effect: _Effect) -> bool:
+        return effect is self.initial and self.may_begin_with(None)
 
     def candidates(self, reading: _Reading) -> list[_Effect]:
         """Return the effects that a reading may have returned."""
@@ -220,15 +234,15 @@ class _Period:
             for effect in self.by_state.get(reading.state, ())
             if effect.write is not reading.of
         ]
-        if self.initial.state is _UNDECIDED and reading.state in self.possible:
+        if self.may_begin_with(reading.state):
             effects.append(self.initial)
         return [effect for effect in effects if effect.began <= reading.ended]
 
     def only_candidate(self, reading: _Reading) -> _Effect | None:
         """Return the effect that a reading returned, if no other write has the same state."""
         candidates = self.candidates(reading)
-        unique = len(self.by_state.get(reading.state, ())) == 1 and reading.state not in (
-            self.possible if self.initial.state is _UNDECIDED else ()
+        unique = len(self.by_state.get(reading.state, ())) == 1 and not self.may_begin_with(
+            reading.state
         )
         return candidates[0] if candidates and unique else None
 
@@ -342,9 +356,7 @@ class _Check:
         It begins with no document only if that may have been the last state.
         """
         possible = {*before.states(), *self._older.get(document, ())} - {None, _UNDECIDED}
-        if before.may_end_deleted():
-            possible.add(None)
-        return _Period(_initial(document, _UNDECIDED), frozenset(possible))
+        return _Period(_initial(document, _UNDECIDED), frozenset(possible), before)
 
     # assign readings to writes
 

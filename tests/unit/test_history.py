@@ -339,6 +339,17 @@ def test_a_corrupted_file_that_a_deletion_left_may_stay_deleted(last: Write) -> 
     assert check([*BEFORE_CORRUPTION, *broken, read(10, 11, a=None)]) == []
 
 
+def test_a_corrupted_file_that_a_deletion_left_is_corrupted_twice() -> None:
+    broken: list[Event] = [Corrupted(document=A, at=7), Corrupted(document=A, at=9)]
+    assert check([*BEFORE_CORRUPTION, *broken, read(10, 11, a=None)]) == []
+
+
+def test_a_read_shows_that_a_write_came_after_the_deletion() -> None:
+    broken: list[Event] = [unknown(7, a="three"), read(7.5, 8, a="three"), Stopped(at=8.5)]
+    after: list[Event] = [Corrupted(document=A, at=9), read(10, 11, a=None)]
+    assert check([*BEFORE_CORRUPTION, *broken, *after]) != []
+
+
 def test_a_corrupted_file_allows_no_content_of_another_document() -> None:
     saved = [acknowledged(1, 2, b="one"), acknowledged(3, 4, b="two")]
     assert check([*saved, Corrupted(document=A, at=5), read(6, 7, b="one")]) != []
