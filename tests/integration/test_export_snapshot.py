@@ -35,7 +35,7 @@ async def test_an_export_excludes_a_save_made_while_its_snapshot_is_taken(
         await seline.data.save_json(NAME, {"of": "the instant"})
         loop = asyncio.get_running_loop()
 
-        def places_then_save(self: VolumeSnapshot, name: str) -> list[int]:
+        def places_then_save(self: VolumeSnapshot, name: str) -> Any:
             places = real(self, name)
             monkeypatch.setattr(VolumeSnapshot, "_places", real)
             saving = seline.data.save_json(NAME, {"of": "later"})
@@ -50,6 +50,30 @@ async def test_an_export_excludes_a_save_made_while_its_snapshot_is_taken(
 
         assert b"the instant" in exported
         assert await seline.data.load_json(NAME) == {"of": "later"}
+
+
+@pytest.mark.usefixtures("files_at_once")
+async def test_an_export_has_its_instant_though_a_commit_is_about_to_replace_a_hand_edit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_seline(tmp_path) as seline:
+        await seline.data.save_json(NAME, {"of": "the instant"})
+        store = await seline.store.open()
+        assert isinstance(store, VolumeStore)
+
+        def places_then_link(self: VolumeSnapshot, name: str) -> Any:
+            places = real(self, name)
+            store.snapshots.before_replacing(bot_document(NAME))
+            return places
+
+        real = VolumeSnapshot._places
+        monkeypatch.setattr(VolumeSnapshot, "_places", places_then_link)
+
+        async with seline.data.exported() as snapshot:
+            await asyncio.to_thread((tmp_path / NAME).write_text, '{"of": "an edit"}')
+            exported = await asyncio.to_thread(lambda: b"".join(snapshot.open(NAME)))
+
+        assert b"the instant" in exported
 
 
 FORMS = {"by a journal": {}, "in the first form": {"storage__journal_bytes": 0}}

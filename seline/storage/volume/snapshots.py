@@ -36,7 +36,7 @@ PIECE_BYTES = 256 << 10
 WHOLE_BYTES_MAX = 1 << 20
 """Up to this size a document is read and judged in one piece."""
 RECALLED_BYTES_MAX = 16 << 20
-"""The size of the contents that one snapshot keeps in memory."""
+"""The size of the contents that one snapshot keeps in memory though it has linked their files."""
 _ANY_SIZE = 1 << 40
 
 
@@ -79,21 +79,25 @@ class VolumeSnapshot:
         return found if isinstance(found, Content) else Content.of(b"".join(found))
 
     def _found(self, name: str) -> Content | Iterator[bytes]:
-        key = DocumentKey(self.space, name)
         if name in self.purged:
             raise DocumentNotFound(f"{name} was purged.", document=name)
         if name in self.in_doubt:
             raise DocumentUnreadable(f"{unknown_outcome(name)}.", document=name)
-        content = self.unpublished.get(name) or self.recalled.get(name)
+        return self.unpublished.get(name) or self._held(DocumentKey(self.space, name))
+
+    def _held(self, key: DocumentKey) -> Content | Iterator[bytes]:
+        """Return what memory or a file has of the instant, else what a recovery would choose."""
+        name = key.name
+        directories, identity = places = self._places(name)
+        content = self.recalled.get(name)  # not before: a commit keeps both at the same time
         if content is not None:
             return content
-        places = self._places(name)
-        for directory in places:
+        for directory in directories:
             try:
-                found = self._judged(key, directory)
+                found = self._judged(key, directory, identity)
                 if found is not None:
                     return found
-                content = self._remembered(key, directory)
+                content = self._remembered(key, directory, identity)
             except FileNotFoundError:
                 continue
             except OSError as error:
@@ -107,16 +111,19 @@ class VolumeSnapshot:
             return self._found(name)
         return content
 
-    def _has_just_changed(self, name: str, places: Sequence[int]) -> bool:
+    def _has_just_changed(self, name: str, places: tuple[Sequence[int], FileIdentity]) -> bool:
         """Whether a commit has just kept the document for this snapshot, or erased it."""
         has_answer = name in self.purged or name in self.recalled
         return has_answer or self._places(name) != places
 
-    def keep_in_memory(self, name: str, content: Content) -> None:
-        """Keep a content of the instant, if there is room for it."""
-        if self.recalled_bytes + content.size_bytes <= RECALLED_BYTES_MAX:
-            self.recalled[name] = content
-            self.recalled_bytes += content.size_bytes
+    def keep_in_memory(self, name: str, content: Content, *, if_small: bool) -> None:
+        """Keep a content of the instant; `if_small`: if those that are linked too stay few."""
+        if if_small:
+            size_bytes = self.recalled_bytes + content.size_bytes
+            if size_bytes > RECALLED_BYTES_MAX:
+                return
+            self.recalled_bytes = size_bytes
+        self.recalled[name] = content
 
     def close(self) -> None:
         self.snapshots.release(self)
@@ -132,16 +139,18 @@ class VolumeSnapshot:
             f"{key.name} is broken and has no sound backup.", document=key.name
         )
 
-    def _places(self, name: str) -> list[int]:
+    def _places(self, name: str) -> tuple[list[int], FileIdentity]:
+        """Return the directories that may have a document's file, and which file it is."""
         with self.snapshots.lock:
-            live = self.volume.documents(self.space)
+            live, identity = self.volume.documents(self.space), self.held[name]
             if name in self.linked and self.directory is not None:
-                return [self.directory]
-            return [live] if self.directory is None else [live, self.directory]
+                return [self.directory], identity
+            return [live] if self.directory is None else [live, self.directory], identity
 
-    def _judged(self, key: DocumentKey, directory: int) -> Content | Iterator[bytes] | None:
-        """Return the content, or its pieces, if the directory has the instant's file, sound."""
-        identity = self.held[key.name]
+    def _judged(
+        self, key: DocumentKey, directory: int, identity: FileIdentity
+    ) -> Content | Iterator[bytes] | None:
+        """Return the content, or its pieces, if the directory has the file, sound."""
         if identity.size_bytes <= WHOLE_BYTES_MAX:
             inspection = self.inspector.look_in(key, directory)
             if inspection.identity is None or not inspection.identity.same_bytes(identity):
@@ -152,10 +161,12 @@ class VolumeSnapshot:
             return judged.content
         return self._pieces(key, directory, identity)
 
-    def _remembered(self, key: DocumentKey, directory: int) -> Content | None:
+    def _remembered(
+        self, key: DocumentKey, directory: int, identity: FileIdentity
+    ) -> Content | None:
         """Return the content that a broken file recorded; the document may be newer."""
         with files.closing(files.open_to_read(directory, key.name)) as descriptor:
-            if not FileIdentity.of(os.fstat(descriptor)).same_bytes(self.held[key.name]):
+            if not FileIdentity.of(os.fstat(descriptor)).same_bytes(identity):
                 raise FileNotFoundError(key.name)
             revision = self.inspector.recorded(key, descriptor)
         return None if revision is None else self.snapshots.current_documents.recall(key, revision)
@@ -227,7 +238,7 @@ class Snapshots:
                 if snapshot.space != key.space or key.name not in snapshot.names:
                     continue
                 snapshot.purged.add(key.name)
-                snapshot.recalled.pop(key.name, None)
+                snapshot.recalled.pop(key.name, None)  # its size stays counted: purges are few
                 if key.name in snapshot.linked and snapshot.directory is not None:
                     files.unlink(snapshot.directory, key.name, missing_ok=True)
                     files.sync(snapshot.directory)
@@ -273,18 +284,21 @@ class Snapshots:
             os.mkdir(snapshot.name, files.DIRECTORY_MODE, dir_fd=self.volume.exports)
             snapshot.directory = files.open_directory(snapshot.name, inside=self.volume.exports)
             give_to_owner_of(self.volume.exports, snapshot.directory)
-        kept = self._kept(self.volume.documents(key.space), name, snapshot.directory)
+        found, kept = self._kept(self.volume.documents(key.space), name, snapshot.directory)
         held, known = snapshot.held[name], self.current_documents.inspector.last_known(key)
         if known and known[0].same_bytes(held):
-            snapshot.keep_in_memory(name, known[1])
+            is_linked = found is not None and found.same_bytes(held)
+            snapshot.keep_in_memory(name, known[1], if_small=is_linked)
         if kept is None:
             snapshot.removed.add(name)
         else:
             snapshot.held[name] = kept
             snapshot.linked.add(name)
 
-    def _kept(self, documents: int, name: str, directory: int) -> FileIdentity | None:
-        """Link or copy a file to a directory; return the identity of what was made.
+    def _kept(
+        self, documents: int, name: str, directory: int
+    ) -> tuple[FileIdentity | None, FileIdentity | None]:
+        """Link or copy a file to a directory; return its identity, and that of what was made.
 
         Without a regular file nothing is made.
         """
@@ -292,21 +306,21 @@ class Snapshots:
             files.link(documents, name, directory, name)
             status = files.status(directory, name)
             if stat.S_ISREG(status.st_mode):
-                return FileIdentity.of(status)
+                return FileIdentity.of(status), FileIdentity.of(status)
             files.unlink(directory, name)
         except FileNotFoundError:
-            return None
+            return None, None
         except OSError:
             try:
                 raw = files.read_whole(documents, name, size_max=_ANY_SIZE)
             except (FileNotFoundError, files.NotRegular):
-                return None
+                return None, None
             mtime_ns = raw.identity.mtime_ns
             with files.closing(
                 files.stage(directory, name, raw.data, raw.attribute, mtime_ns)
             ) as copy:
-                return FileIdentity.of(os.fstat(copy))
-        return None
+                return raw.identity, FileIdentity.of(os.fstat(copy))
+        return None, None
 
 
 def _read_pieces(file: FileIO) -> Generator[bytes]:

@@ -386,9 +386,10 @@ def an_export_of_an_edited_document_that_meets_a_save(volume: Path) -> list[str]
 
 
 def an_export_of_an_edited_document_in_memory_that_meets_a_save(volume: Path) -> list[str]:
-    """An edit removed the content of the instant, which memory has."""
+    """An edit removed the content of the instant, which memory has; that has no limit."""
     documents(volume)
-    with opened(volume) as seline:
+    with opened(volume) as seline, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(snapshots, "RECALLED_BYTES_MAX", 0)
         seline.data.load_json(A)
         with seline.data.exported() as snapshot:
             edit(volume / A, encode({"by": "hand"}))

@@ -562,6 +562,12 @@ CHECKS: Final[Mapping[str, WrongBuild]] = {
         ),
         "a reader looks afterwards whether a commit has kept the document for the export",
     ),
+    "an export takes an edit for what memory has": _snapshots(
+        "Snapshots._link",
+        "found.same_bytes",
+        YES,
+        "an export of an edited document in memory that meets a save",
+    ),
     "an export takes an edit though memory has its instant": _snapshots(
         "Snapshots._link",
         "known[0].same_bytes",
