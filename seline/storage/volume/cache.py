@@ -81,11 +81,12 @@ class Cache:
             while self._bytes > self._bytes_max:
                 self._drop(next(iter(self._entries)))
 
-    def overtake(self, key: DocumentKey) -> None:
-        """Mark the reads of a document that run now: a change gives it another content."""
+    @contextmanager
+    def overtaking(self, key: DocumentKey) -> Generator[None]:
+        """Mark the reads of a document that run now: the block gives it another content."""
         with self._lock:
-            for reading in self._readings.get(key, ()):
-                reading.is_overtaken = True
+            self._overtake(key)
+            yield
 
     def drop(self, key: DocumentKey) -> None:
         """Drop the content of one document."""
@@ -106,7 +107,7 @@ class Cache:
             self._entries.clear()
             self._bytes = 0
             for key in self._readings:
-                self.overtake(key)
+                self._overtake(key)
 
     def expire(self, key: DocumentKey) -> None:
         """Make the next read miss; the content stays as the last known one."""
@@ -114,6 +115,10 @@ class Cache:
             entry = self._entries.get(key)
             if entry is not None:
                 self._entries[key] = (entry[0]._replace(ctime_ns=-1), entry[1])
+
+    def _overtake(self, key: DocumentKey) -> None:
+        for reading in self._readings.get(key, ()):
+            reading.is_overtaken = True
 
     def _drop(self, key: DocumentKey) -> None:
         entry = self._entries.pop(key, None)

@@ -156,11 +156,10 @@ class Inspector:
     def written(self, key: DocumentKey, identity: FileIdentity, content: Content) -> None:
         """Remember what a commit made current; bytes on another disk go away, and are not kept."""
         self._note([key])
-        self.cache.overtake(key)
-        if content.held is None:
-            self.forget(key)
-        else:
-            self.cache.put(key, identity, content)
+        with self.cache.overtaking(key):
+            self.cache.drop(key)
+            if content.held is not None:
+                self.cache.put(key, identity, content)
             self._forget_flaws(key)
         if key.space == BOT:
             self._expected.add(key)
@@ -173,9 +172,9 @@ class Inspector:
 
     def forget(self, key: DocumentKey) -> None:
         """Forget what is known of a document's content."""
-        self.cache.overtake(key)
-        self.cache.drop(key)
-        self._forget_flaws(key)
+        with self.cache.overtaking(key):
+            self.cache.drop(key)
+            self._forget_flaws(key)
 
     def watch_aside(self, key: DocumentKey, item: str, judged: FileIdentity | None) -> None:
         """Look at a file in quarantine/ again at each read: its writer may still have it open.
