@@ -529,6 +529,28 @@ async def test_two_closes_at_once_run_one_after_the_other(
     assert at_once == [1, 1]
 
 
+def test_a_close_in_the_middle_of_a_close_does_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the handler of a signal does, whose thread closes the store."""
+    closes: list[bool] = []
+
+    def close(self: Batches, *, settles: bool) -> None:
+        closes.append(settles)
+        seline.close()
+        real(self, settles=settles)
+
+    real = Batches.close
+    seline = blocking.open_seline(tmp_path)
+    seline.data.save_json("a.json", {"n": 1})
+    with monkeypatch.context() as patch:
+        patch.setattr(Batches, "close", close)
+        seline.close()
+
+    assert closes == [True]
+    assert json.loads((tmp_path / "a.json").read_bytes()) == {"n": 1}
+
+
 async def test_a_close_without_a_thread_is_made_in_the_thread_of_its_caller(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

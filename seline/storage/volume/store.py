@@ -49,6 +49,7 @@ class VolumeStore:
     batches: Batches
     writer: Writer
     _closing: threading.RLock = field(default_factory=threading.RLock)
+    _is_closing: bool = False
 
     # reading
 
@@ -141,9 +142,15 @@ class VolumeStore:
         if self.volume.is_forked:  # the journal's files are the parent's
             return
         with self._closing:  # a close by another thread ends first
-            self.writer.close()
-            self.batches.close(settles=not self.writer.is_dead)
-            self.volume.close()
+            if self._is_closing:  # a signal's handler, in the middle of this
+                return
+            self._is_closing = True
+            try:
+                self.writer.close()
+                self.batches.close(settles=not self.writer.is_dead)
+                self.volume.close()
+            finally:
+                self._is_closing = False
 
     # parts
 
