@@ -1,6 +1,8 @@
 """V4: damaged content is found by the next read or verify, recovered, and never served."""
 
+import errno
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ import pytest
 from seline import errors
 from seline.blocking import Seline, open_seline
 from seline.domain.document import bot_document
-from seline.storage.volume import capabilities
+from seline.storage.volume import capabilities, files
 from seline.storage.volume.directory import VOLUME_FORMAT
 from seline.storage.volume.inspect import Inspection, Inspector
 from tests.faults.forms import each_form_at_once
@@ -73,6 +75,49 @@ def test_an_earlier_content_never_replaces_a_later_one_in_memory(
         flip(directory / NAME, 300)
 
         assert seline.data.load_json(NAME) == {**VALUE, "n": 9}
+
+
+def test_the_recorded_content_is_found_though_its_backup_was_unreadable_once(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(directory)
+    oldest = min((directory / "backups").glob("user_profile_*.json"))
+    shutil.copy2(oldest, directory / NAME)
+    flip(directory / NAME, 300)
+    refusals = iter([OSError(errno.EMFILE, os.strerror(errno.EMFILE))])
+
+    def open_to_read(place: int, name: str) -> int:
+        for refusal in refusals if name == oldest.name else ():
+            raise refusal
+        return real(place, name)
+
+    real = files.open_to_read
+    monkeypatch.setattr(files, "open_to_read", open_to_read)
+    with open_seline(directory, storage__settle_s=0) as seline:
+        assert seline.data.load_json(NAME) == {**VALUE, "n": 0}
+
+    assert next(refusals, None) is None
+
+
+def test_what_memory_has_is_kept_if_a_backup_is_copied_over_the_file_in_part(
+    directory: Path,
+) -> None:
+    """The copy may go on, so the file stays; the last save is in a backup in any case."""
+    fill(directory)
+    with open_seline(directory, storage__settle_s=60) as seline:
+        seline.data.load_json(NAME)
+        oldest = directory / "backups" / seline.data.backups(NAME)[-1].name
+        copied, times = directory.with_name("copied"), oldest.stat()
+        shutil.copy2(oldest, copied)
+        os.truncate(copied, 30)
+        os.utime(copied, ns=(times.st_atime_ns, times.st_mtime_ns))
+        copied.rename(directory / NAME)
+        served = seline.data.load_json(NAME)
+
+        assert {**VALUE, "n": 2} in [served, *backup_values(seline, NAME)]
+    with open_seline(directory) as seline:
+        kept = [seline.data.load_json(NAME), *backup_values(seline, NAME)]
+        assert {**VALUE, "n": 2} in kept
 
 
 def test_a_purge_leaves_nothing_in_memory_for_a_read_beside_it(

@@ -156,9 +156,13 @@ class CurrentDocuments:
             yield backup, self.inspector.look_at_backup(key, backup.name).judged
 
     def _backup_with(self, key: DocumentKey, revision: Revision) -> tuple[Backup, Content] | None:
-        """Return the newest sound backup with a content; one that records another is not read."""
+        """Return the newest sound backup with a content; one that records another is not read.
+
+        An index that could not read a backup's checksum does not know what it records.
+        """
         known = self.backup_index(key.space).of(key.name)
-        candidates = self._judged(key, (part for part in known if part.revision == revision))
+        recording = (part for part in known if part.revision in (None, revision))
+        candidates = self._judged(key, recording)
         return choose_backup(candidates, revision=revision, sound_only=True).chosen
 
     def _inspect(self, key: DocumentKey) -> Inspection:
@@ -204,12 +208,17 @@ class CurrentDocuments:
         if last is not None:
             found, content = replace(found, source=last[0]), last[1]
             known = self.inspector.last_known(found.key)
-            return self._replaced(found, content) if known else replace(found, content=content)
+            return self._gone_back(found, content) if known else replace(found, content=content)
         choice = choose_backup(self.backups(found.key))
         if choice.chosen is None:
             return replace(found, repair=False, failure=_unrecoverable(found, choice.reasons()))
         backup, content = choice.chosen
-        return self._replaced(replace(found, source=backup), content)
+        return self._gone_back(replace(found, source=backup), content)
+
+    def _gone_back(self, found: Found, content: Content) -> Found:
+        """Return a document with a backup's content; what memory has becomes a backup at once."""
+        found = self._replaced(found, content)
+        return replace(found, repair=found.repair or bool(found.unsaved))
 
     def _last_backup(self, found: Found) -> tuple[Backup, Content] | None:
         """Return the sound backup that has the content which the broken file recorded.
