@@ -557,7 +557,8 @@ async def test_a_document_that_is_being_written_is_no_damage_and_raises_no_alert
 ) -> None:
     async with open_seline(tmp_path, storage__settle_s=0.1) as seline:
         with writing(tmp_path / NAME):
-            await asyncio.sleep(0.05)
+            while not (tmp_path / NAME).exists():
+                await asyncio.sleep(0.01)
             with pytest.raises(DocumentUnrecoverable, match="being written just now"):
                 await seline.data.load_json(NAME)
             report = await seline.verify()
