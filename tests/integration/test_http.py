@@ -431,6 +431,7 @@ async def test_a_read_token_may_only_read_until_it_is_revoked(
         assert response.status == 401
 
 
+@pytest.mark.usefixtures("files_at_once")
 async def test_tokens_are_stored_hashed(server: Serving, tmp_path: Path) -> None:
     _, secret = await server.tokens.create()
     key = secret.split("_", 2)[-1].encode()
