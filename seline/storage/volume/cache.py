@@ -83,15 +83,11 @@ class Cache:
 
     @contextmanager
     def overtaking(self, key: DocumentKey) -> Generator[None]:
-        """Mark the reads of a document that run now: the block gives it another content."""
+        """Drop a document's content and mark the reads that run now: the block may put another."""
         with self._lock:
             self._overtake(key)
-            yield
-
-    def drop(self, key: DocumentKey) -> None:
-        """Drop the content of one document."""
-        with self._lock:
             self._drop(key)
+            yield
 
     def drop_if(self, key: DocumentKey, known: Remembered | None) -> bool:
         """Drop the content of a document if it is still `known`, and return whether it is."""

@@ -204,7 +204,7 @@ class CurrentDocuments:
             kept = found.repair or self._is_saved(found.key, content)
             found = self._replaced(found, edit) if edit else replace(found, content=content)
             return replace(found, repair=found.repair or not kept)
-        last = self._last_backup(found)
+        last = self._recorded_backup(found)
         if last is not None:
             found, content = replace(found, source=last[0]), last[1]
             known = self.inspector.last_known(found.key)
@@ -220,7 +220,7 @@ class CurrentDocuments:
         found = self._replaced(found, content)
         return replace(found, repair=found.repair or bool(found.unsaved))
 
-    def _last_backup(self, found: Found) -> tuple[Backup, Content] | None:
+    def _recorded_backup(self, found: Found) -> tuple[Backup, Content] | None:
         """Return the sound backup that has the content which the broken file recorded.
 
         It need not be the newest one. What a broken edit recorded is not the last content.

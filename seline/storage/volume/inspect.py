@@ -157,7 +157,6 @@ class Inspector:
         """Remember what a commit made current; bytes on another disk go away, and are not kept."""
         self._note([key])
         with self.cache.overtaking(key):
-            self.cache.drop(key)
             if content.held is not None:
                 self.cache.put(key, identity, content)
             self._forget_flaws(key)
@@ -173,7 +172,6 @@ class Inspector:
     def forget(self, key: DocumentKey) -> None:
         """Forget what is known of a document's content."""
         with self.cache.overtaking(key):
-            self.cache.drop(key)
             self._forget_flaws(key)
 
     def watch_aside(self, key: DocumentKey, item: str, judged: FileIdentity | None) -> None:

@@ -83,9 +83,9 @@ class VolumeSnapshot:
             raise DocumentNotFound(f"{name} was purged.", document=name)
         if name in self.in_doubt:
             raise DocumentUnreadable(f"{unknown_outcome(name)}.", document=name)
-        return self.unpublished.get(name) or self._held(DocumentKey(self.space, name))
+        return self.unpublished.get(name) or self._at_the_instant(DocumentKey(self.space, name))
 
-    def _held(self, key: DocumentKey) -> Content | Iterator[bytes]:
+    def _at_the_instant(self, key: DocumentKey) -> Content | Iterator[bytes]:
         """Return what memory or a file has of the instant, else what a recovery would choose."""
         name = key.name
         directories, identity = places = self._places(name)

@@ -51,7 +51,7 @@ CHECKS: Final = frozenset(
     {
         "judge", "decode_record", "decode_checksum", "why_not_json", "same_bytes", "is_set_aside",
         "lacks_checksum", "look_at_backup", "look_in", "judge_in_pieces", "is_judged", "_is_staged",
-        "_is_ours", "_is_whole", "_is_torn", "_last_backup",
+        "_is_ours", "_is_whole", "_is_torn", "_recorded_backup",
     }
 )  # fmt: skip
 """Calls that check bytes or inodes."""

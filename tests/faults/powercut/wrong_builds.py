@@ -684,7 +684,7 @@ CHECKS: Final[Mapping[str, WrongBuild]] = {
     ),
     "a recovery takes the newest backup in any case": _current_documents(
         "CurrentDocuments._recover",
-        "self._last_backup",
+        "self._recorded_backup",
         NOTHING,
         "a flipped document whose content is an older backup",
     ),
