@@ -2,12 +2,14 @@
 
 import os
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from seline.blocking import open_seline
+from seline.blocking import Seline, open_seline
 from tests.faults.forms import each_form_at_once
 
 pytestmark = each_form_at_once
@@ -63,3 +65,30 @@ def test_an_edit_in_the_same_second_as_the_save_is_served(volume: Path) -> None:
 
         assert seline.data.load_json(NAME) == {"balance": 5}
         assert seline.quarantine() == []
+
+
+def test_a_loaded_machine_is_not_taken_for_coarse_times(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Young documents would be read from the disk each time, until the process ends."""
+    real = os.stat
+
+    def slow(*arguments: Any, **options: Any) -> os.stat_result:
+        time.sleep(0.001)
+        return real(*arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "stat", slow)
+        with open_seline(tmp_path) as seline:
+            assert "timestamps" not in volume_check(seline)
+
+
+def test_times_in_whole_seconds_are_reported(volume: Path) -> None:
+    with open_seline(volume) as seline:
+        assert "timestamps: steps of 30 ms: young documents" in volume_check(seline)
+
+
+def volume_check(seline: Seline) -> str:
+    """Return what health says of the volume's file system."""
+    [check] = [check for check in seline.health()["checks"] if check["name"] == "volume"]
+    return check["detail"]

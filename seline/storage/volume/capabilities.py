@@ -20,7 +20,7 @@ from seline.storage.volume.mounts import NETWORK_KINDS, Mount, journal_missing, 
 from seline.storage.volume.os_errors import describe, is_full
 
 _STEP_WAIT_S: Final = 0.03
-FINE_STEP_S: Final = 0.000_5
+_CHANGES: Final = 8
 _ODD_NS: Final = 1_736_173_823_123_456_789
 _MTIME_STEPS_NS: Final = (1, 100, 1_000, 1_000_000, 1_000_000_000, 2_000_000_000)
 """ext4 with small inodes keeps seconds, FAT two seconds, NTFS 100 ns."""
@@ -95,7 +95,7 @@ def probe(volume: VolumeDirectory) -> Capabilities:
         checksums=refused["checksums"] is None,
         links=refused["links"] is None,
         exchange=refused["exchange"] is None,
-        fine_timestamps=step_s <= FINE_STEP_S,
+        fine_timestamps=step_s == 0,
         mtime_step_ns=mtime_step_ns,
         own_mount=own is not None,
         syncs_whole=own is not None and not own.kind.startswith(_SYNC_NOTHING),
@@ -179,14 +179,23 @@ def _opened(directory: int) -> AbstractContextManager[int]:
 
 
 def _timestamp_step_s(directory: int) -> float:
-    """Return for how many seconds two changes may have the same ctime."""
-    started = time.monotonic()
-    first = os.stat("probe-a", dir_fd=directory).st_ctime_ns
+    """Return for how many seconds two changes may have the same ctime, 0 if each moves it.
+
+    A loaded machine may be slow at each change, so how long one takes shows nothing.
+    """
+    if len({_changed_at_ns(directory) for _ in range(_CHANGES)}) == _CHANGES:
+        return 0.0
+    started, first = time.monotonic(), _changed_at_ns(directory)
     while (waited_s := time.monotonic() - started) < _STEP_WAIT_S:
-        os.chmod("probe-a", files.FILE_MODE, dir_fd=directory)
-        if os.stat("probe-a", dir_fd=directory).st_ctime_ns != first:
+        if _changed_at_ns(directory) != first:
             break
     return waited_s
+
+
+def _changed_at_ns(directory: int) -> int:
+    """Change a file, and return its ctime."""
+    os.chmod("probe-a", files.FILE_MODE, dir_fd=directory)
+    return os.stat("probe-a", dir_fd=directory).st_ctime_ns
 
 
 def _mtime_step_ns(kept_ns: int) -> int:
@@ -226,7 +235,7 @@ def _lock_capability(volume: VolumeDirectory) -> Capability:
 
 
 def _timestamps(step_s: float, *, has_room: bool) -> Capability:
-    if step_s <= FINE_STEP_S:
+    if step_s == 0:
         return Capability(name="timestamps", present=True, detail="fine")
     steps = f"steps of {step_s * 1000:.0f} ms" if has_room else "no room to try them"
     return Capability(
