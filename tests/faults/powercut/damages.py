@@ -94,6 +94,21 @@ def a_flipped_document_whose_content_is_an_older_backup(volume: Path) -> list[st
         return _expect(seline, value(A, 0))
 
 
+def a_flipped_document_whose_older_backup_was_replaced(volume: Path) -> list[str]:
+    """The content is not in that backup any more, though the index has it: the newest is used."""
+    documents(volume)
+    oldest, kept = _backups(volume)[0], volume.with_name("kept")
+    shutil.copy2(oldest, kept)
+    with opened(volume) as seline:
+        seline.data.save_json(A, value(A, 0))
+    shutil.copy2(kept, oldest)
+    flip(volume / A)
+    with opened(volume) as seline:
+        newest = seline.data.backups(A)[0]
+        shutil.copy2(_backups(volume)[1], oldest)
+        return _expect(seline, seline.data.read_backup(A, newest.name))
+
+
 def a_backup_in_the_place_of_another(volume: Path) -> list[str]:
     """V4: a backup of another document is never used, also if there is no other one."""
     documents(volume)
@@ -548,6 +563,7 @@ CASES: Final[Mapping[str, Case]] = {
         a_flipped_document,
         a_flipped_document_and_backup,
         a_flipped_document_whose_content_is_an_older_backup,
+        a_flipped_document_whose_older_backup_was_replaced,
         a_backup_in_the_place_of_another,
         a_restore_of_the_backup_of_another,
         backups_added_under_the_name_of_another,

@@ -703,12 +703,12 @@ CHECKS: Final[Mapping[str, WrongBuild]] = {
         ),
         "what is read is judged: this spares reading the others",
     ),
-    "any backup is the content of an instant": row(
+    "any backup has the content that is asked for": row(
         "recovery",
         "choose_backup",
         "content.revision != revision",
         NEVER,
-        "an export of a flipped document that meets two saves",
+        "a flipped document whose older backup was replaced",
     ),
     "broken backups are used where no sound one is": row(
         "recovery", "choose_backup", "lacks_checksum", YES, "a flipped document and every backup"
