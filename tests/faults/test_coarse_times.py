@@ -85,7 +85,7 @@ def test_a_loaded_machine_is_not_taken_for_coarse_times(
 
 def test_times_in_whole_seconds_are_reported(volume: Path) -> None:
     with open_seline(volume) as seline:
-        assert "timestamps: steps of 30 ms: young documents" in volume_check(seline)
+        assert "timestamps: coarse: young documents" in volume_check(seline)
 
 
 def volume_check(seline: Seline) -> str:

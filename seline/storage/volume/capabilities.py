@@ -19,7 +19,6 @@ from seline.storage.volume.directory import VolumeDirectory
 from seline.storage.volume.mounts import NETWORK_KINDS, Mount, journal_missing, mount_of
 from seline.storage.volume.os_errors import describe, is_full
 
-_STEP_WAIT_S: Final = 0.03
 _CHANGES: Final = 8
 _ODD_NS: Final = 1_736_173_823_123_456_789
 _MTIME_STEPS_NS: Final = (1, 100, 1_000, 1_000_000, 1_000_000_000, 2_000_000_000)
@@ -79,13 +78,13 @@ def probe(volume: VolumeDirectory) -> Capabilities:
         with _scratch(directory):
             for name, attempt in _ATTEMPTS.items():
                 refused[name] = _works(attempt, directory)
-            step_s, mtime_step_ns = _timestamp_step_s(directory), _kept_mtime_step_ns(directory)
+            fine, mtime_step_ns = _each_change_shows(directory), _kept_mtime_step_ns(directory)
     except OSError as error:
         if not is_full(error) and error.errno != errno.EROFS:
             raise
         has_room = False
         refused = {"links": None, "exchange": None, "checksums": _try_to_read(directory)}
-        step_s, mtime_step_ns = _STEP_WAIT_S, _mtime_step_ns(os.fstat(directory).st_mtime_ns)
+        fine, mtime_step_ns = False, _mtime_step_ns(os.fstat(directory).st_mtime_ns)
     # Not in staging/: after a kill in the middle of an exchange, the disk may have the content that
     # a record needs under another file's name there, and a sync would lose it.
     refused["directory sync"] = _works(files.flush, directory) if writable else None
@@ -95,14 +94,14 @@ def probe(volume: VolumeDirectory) -> Capabilities:
         checksums=refused["checksums"] is None,
         links=refused["links"] is None,
         exchange=refused["exchange"] is None,
-        fine_timestamps=step_s == 0,
+        fine_timestamps=fine,
         mtime_step_ns=mtime_step_ns,
         own_mount=own is not None,
         syncs_whole=own is not None and not own.kind.startswith(_SYNC_NOTHING),
         reported=(
             *(_capability(name, refused[name]) for name in _MISSING),
             _lock_capability(volume),
-            _timestamps(step_s, has_room=has_room),
+            _timestamps(fine=fine, has_room=has_room),
             _filesystem(mount),
         ),
     )
@@ -178,18 +177,12 @@ def _opened(directory: int) -> AbstractContextManager[int]:
     return files.closing(os.open("probe-a", os.O_WRONLY | os.O_CLOEXEC, dir_fd=directory))
 
 
-def _timestamp_step_s(directory: int) -> float:
-    """Return for how many seconds two changes may have the same ctime, 0 if each moves it.
+def _each_change_shows(directory: int) -> bool:
+    """Whether each of some changes, one after another, gives a file another ctime.
 
-    A loaded machine may be slow at each change, so how long one takes shows nothing.
+    How long they take shows nothing: a loaded machine may be slow at each one.
     """
-    if len({_changed_at_ns(directory) for _ in range(_CHANGES)}) == _CHANGES:
-        return 0.0
-    started, first = time.monotonic(), _changed_at_ns(directory)
-    while (waited_s := time.monotonic() - started) < _STEP_WAIT_S:
-        if _changed_at_ns(directory) != first:
-            break
-    return waited_s
+    return len({_changed_at_ns(directory) for _ in range(_CHANGES)}) == _CHANGES
 
 
 def _changed_at_ns(directory: int) -> int:
@@ -234,14 +227,14 @@ def _lock_capability(volume: VolumeDirectory) -> Capability:
     )
 
 
-def _timestamps(step_s: float, *, has_room: bool) -> Capability:
-    if step_s == 0:
+def _timestamps(*, fine: bool, has_room: bool) -> Capability:
+    if fine:
         return Capability(name="timestamps", present=True, detail="fine")
-    steps = f"steps of {step_s * 1000:.0f} ms" if has_room else "no room to try them"
+    why = "coarse" if has_room else "no room to try them"
     return Capability(
         name="timestamps",
         present=False,
-        detail=f"{steps}: young documents are compared by their bytes",
+        detail=f"{why}: young documents are compared by their bytes",
         harmless=True,
     )
 
