@@ -83,26 +83,14 @@ def a_flipped_document_and_backup(volume: Path) -> list[str]:
 
 def a_flipped_document_whose_content_is_an_older_backup(volume: Path) -> list[str]:
     """V4: nothing is lost, as after a kill that comes before the rotation."""
-    documents(volume)
-    oldest, kept = _backups(volume)[0], volume.with_name("kept")
-    shutil.copy2(oldest, kept)
-    with opened(volume) as seline:
-        seline.data.save_json(A, value(A, 0))
-    shutil.copy2(kept, oldest)
-    flip(volume / A)
+    _flipped_with_its_content_in_the_oldest(volume)
     with opened(volume) as seline:
         return _expect(seline, value(A, 0))
 
 
 def a_flipped_document_whose_older_backup_was_replaced(volume: Path) -> list[str]:
     """The content is not in that backup any more, though the index has it: the newest is used."""
-    documents(volume)
-    oldest, kept = _backups(volume)[0], volume.with_name("kept")
-    shutil.copy2(oldest, kept)
-    with opened(volume) as seline:
-        seline.data.save_json(A, value(A, 0))
-    shutil.copy2(kept, oldest)
-    flip(volume / A)
+    oldest = _flipped_with_its_content_in_the_oldest(volume)
     with opened(volume) as seline:
         newest = seline.data.backups(A)[0]
         shutil.copy2(_backups(volume)[1], oldest)
@@ -605,6 +593,18 @@ CASES: Final[Mapping[str, Case]] = {
 def _expect(seline: Seline, wanted: Json) -> list[str]:
     found = seline.data.load_json(A)
     return [] if found == wanted else [f"V4: {str(found)[:60]} was served"]
+
+
+def _flipped_with_its_content_in_the_oldest(volume: Path) -> Path:
+    """Make documents, flip one whose content is its oldest backup, and return that one."""
+    documents(volume)
+    oldest, kept = _backups(volume)[0], volume.with_name("kept")
+    shutil.copy2(oldest, kept)
+    with opened(volume) as seline:
+        seline.data.save_json(A, value(A, 0))
+    shutil.copy2(kept, oldest)
+    flip(volume / A)
+    return oldest
 
 
 def _backups(volume: Path, name: str = A) -> list[Path]:
