@@ -102,7 +102,7 @@ def _changed_parts(
     indent = min(map(_indent, parts))
     if any(re.match(rb" {%d}[^ \]}]" % indent, part) is None for part in parts):
         start = _sibling_before(before, start, b"\n" + b" " * indent)
-    closing = re.compile(rb"(?:\n {%d}[^\n]*+)*+\n {%d}[\]}][^\n]*+" % (indent + 1, indent))
+    closing = re.compile(rb"(?>(?:\n {%d}[^\n]*+)*)\n {%d}[\]}][^\n]*+" % (indent + 1, indent))
     if follows := closing.match(before, end):
         rest -= len(follows[0])
     parts = before[start : len(before) - rest], after[start : len(after) - rest]

@@ -333,7 +333,7 @@ _ANY_ARCHIVE: Final = tuple(_ARCHIVES)
 _AROUND_BYTES: Final = 12
 _TOO_MANY_DIGITS: Final = "an integer with more than 4300 digits"
 _SURROGATE_ESCAPE = re.compile(r"\\u[dD][89a-fA-F]")
-_TOKEN = re.compile(r'(?P<string>"(?:[^"\\]++|\\.)*+")(?P<is_key>\s*:)?|(?P<bracket>[{}])')
+_TOKEN = re.compile(r'(?P<string>"(?>(?:[^"\\]++|\\.)*)")(?P<is_key>\s*:)?|(?P<bracket>[{}])')
 
 
 def _text(data: bytes) -> str:

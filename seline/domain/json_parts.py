@@ -2,6 +2,9 @@
 
 A large text is decoded by one call that stops all threads for its time. So a large object or list
 is divided with patterns, of which each match is short and lets other threads run.
+
+A group that is repeated without going back is an atomic group, `(?>(?:...)*)`: Python before 3.11.5
+matches a possessive repeat of a group wrongly.
 """
 
 import re
@@ -17,10 +20,10 @@ Parts: TypeAlias = dict[str, bytes] | list[bytes]
 DECODED_BYTES_MAX: Final = 128 << 10
 """Up to this size one call divides a text."""
 _SPACE: Final = b" \t\r\n"
-_STRING: Final = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
-_FLAT: Final = rb'[\[{](?:[^"\[\]{}]++|%b){0,999}+[\]}]' % _STRING
+_STRING: Final = rb'"[^"\\]*+(?>(?:\\.[^"\\]*+)*)"'
+_FLAT: Final = rb'[\[{](?>(?:[^"\[\]{}]++|%b){0,999})[\]}]' % _STRING
 """An object or a list that has no other one in it, if it is short."""
-_RUN: Final = rb'(?:[^"\[\]{}]++|%b|%b){0,999}+' % (_STRING, _FLAT)
+_RUN: Final = rb'(?>(?:[^"\[\]{}]++|%b|%b){0,999})' % (_STRING, _FLAT)
 _VALUE: Final = rb'(%b|[\[{]%b[\]}]|[^\s,"\[\]{}]++)' % (_STRING, _RUN)
 _ITEM: Final = re.compile(rb"\s*+%b\s*+[,\]]" % _VALUE)
 _MEMBER: Final = re.compile(rb"\s*+(%b)\s*+:\s*+%b\s*+[,}]" % (_STRING, _VALUE))

@@ -35,7 +35,7 @@ INLINE_BYTES_MAX: Final = 64 << 10
 VALUES_MAX: Final = 1_000_000
 """How many values a body over the network may have; one decodes to at most 120 bytes."""
 DECODING = web.AppKey("decoding", asyncio.Semaphore)
-_STRUCTURE: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"|(?P<value>[,\[{])')
+_STRUCTURE: Final = re.compile(rb'"(?>(?:[^"\\]++|\\.)*)"|(?P<value>[,\[{])')
 _ANY: Final = "*"
 ANY_SOUND: Final = "any sound document"
 """What `If-Match: *` accepts. It is no revision and no ETag, which has no space."""

@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from seline.domain import difference, json_parts
@@ -75,6 +75,7 @@ def divided(request: pytest.FixtureRequest) -> Any:
 
 @pytest.mark.usefixtures("divided")
 @given(before=values, after=values)
+@example(before=[], after=[[[[]]]])
 def test_the_patch_makes_the_second_content_and_each_change_is_true(
     before: Json, after: Json
 ) -> None:
