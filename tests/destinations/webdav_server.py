@@ -3,7 +3,7 @@
 import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +38,17 @@ class WebDavServer:
             }
         )
 
-        def answer(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        writing = threading.Lock()
+
+        def answer(environ: dict[str, Any], start_response: Any) -> Iterator[bytes]:
             self.requests.append(environ["REQUEST_METHOD"])
             answered = self.fault(environ, start_response) if self.fault else None
-            return app(environ, start_response) if answered is None else answered
+            if answered is not None:
+                yield from answered
+                return
+            # What a client sends again is not mixed with the upload that it gave up.
+            with writing if environ["REQUEST_METHOD"] == "PUT" else nullcontext():
+                yield from app(environ, start_response)
 
         self.server = wsgi.Server(
             ("127.0.0.1", 0), answer, numthreads=4, timeout=5, shutdown_timeout=1
