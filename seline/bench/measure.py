@@ -11,11 +11,11 @@ import random
 import sqlite3
 import statistics
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, closing
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeAlias
+from typing import Final
 
 from seline.bench.disk import RawDisk
 from seline.bench.sqlite import SqliteDocuments
@@ -53,9 +53,6 @@ class Figure:
     median_ms: float
     p99_ms: float
     per_second: float
-
-
-RunAsync: TypeAlias = Callable[[Coroutine[Any, Any, list[Figure]]], list[Figure]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +95,7 @@ class _Measure:
         )
 
 
-def measure(directory: str, *, seconds: float, run_async: RunAsync) -> DiskReport:
+def measure(directory: str, *, seconds: float) -> DiskReport:
     """Measure the disk of a directory for about so many seconds; leave nothing behind. Blocks.
 
     Raises OSError if nothing can be written there, VolumeFull without room, and StorageError.
@@ -114,7 +111,7 @@ def measure(directory: str, *, seconds: float, run_async: RunAsync) -> DiskRepor
     place = state if os.path.isdir(state) else directory
     with scratch_folder(place, prefix=PREFIX) as folder:
         try:
-            figures = run_async(_measured(folder, seconds))
+            figures = asyncio.run(_measured(folder, seconds))
         except sqlite3.Error as error:
             raise StorageError(f"sqlite3 failed in {directory}: {error}.") from error
     return DiskReport(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from seline.cli import terminal
-from seline.cli.verbs import VerbOptions, WholeNumber, local_verb, run_async, settings_of
+from seline.cli.verbs import VerbOptions, WholeNumber, local_verb, settings_of
 
 if TYPE_CHECKING:
     from seline.bench.measure import DiskReport
@@ -60,7 +60,7 @@ def bench(options: VerbOptions, directory: str | None, seconds: int) -> None:
     logging.getLogger("seline").setLevel(logging.ERROR)
     directory = directory or _data_dir(options)
     with _ended_by_signals(), terminal.busy(f"Measuring the disk of {directory} for {seconds} s"):
-        report = measure(directory, seconds=seconds, run_async=run_async)
+        report = measure(directory, seconds=seconds)
     _show(report, as_json=options.json)
 
 
@@ -96,9 +96,10 @@ def _ended_by_signals() -> Generator[None]:
     """End as Ctrl-C does when the process is terminated, so that nothing is left behind."""
 
     def interrupt(_number: int, _frame: object) -> None:
-        raise KeyboardInterrupt
+        signal.raise_signal(signal.SIGINT)
 
     before = {each: signal.signal(each, interrupt) for each in (signal.SIGTERM, signal.SIGHUP)}
+    before[signal.SIGINT] = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         yield
     finally:

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import shlex
+import signal
 import sys
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
@@ -173,9 +174,14 @@ def is_interactive() -> bool:
 
 
 def ask(question: str) -> bool:
-    """Ask a yes-or-no question on stderr; anything but yes is no. Blocks."""
-    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
-    answer = os.read(sys.stdin.fileno(), _INPUT_BYTES)
+    """Ask a yes-or-no question on stderr; anything but yes is no. Ctrl-C ends it at once."""
+    # asyncio's handler only cancels the task, and the read would go on.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
+        answer = os.read(sys.stdin.fileno(), _INPUT_BYTES)
+    finally:
+        signal.signal(signal.SIGINT, before)
     return answer.decode(errors="replace").strip().lower() in _YES
 
 

@@ -277,18 +277,10 @@ def with_api(
 
 
 def run_async(work: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine; Ctrl-C ends it at once, also at a question."""
+    """Run a coroutine; Ctrl-C cancels it and raises KeyboardInterrupt."""
     import asyncio
-    import signal
 
-    def interrupt(_number: int, _frame: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGINT, interrupt)
-    try:
-        return asyncio.run(work)
-    finally:
-        signal.signal(signal.SIGINT, before)
+    return asyncio.run(work)
 
 
 async def carry_out(

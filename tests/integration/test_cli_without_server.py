@@ -886,3 +886,29 @@ def test_a_data_directory_with_a_long_path_is_served(tmp_path: Path) -> None:
 
     assert line("save", NAME, stdin="{}").code == 0
     assert line("load", NAME).value() == {}
+
+
+def test_ctrl_c_between_two_steps_of_a_command_ends_it() -> None:
+    """An exception there would lose the step: its task could not even be cancelled."""
+    program = """
+import asyncio, signal
+from seline.cli.verbs import run_async
+
+def signalled(handle):
+    asyncio.Handle._run = real
+    signal.raise_signal(signal.SIGINT)
+    real(handle)
+
+async def work():
+    asyncio.Handle._run = signalled
+    await asyncio.sleep(0)
+
+real = asyncio.Handle._run
+try:
+    run_async(work())
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+    command = [sys.executable, "-c", program]
+    ended = subprocess.run(command, check=False, capture_output=True, text=True, timeout=20)
+    assert ended.stdout == "interrupted\n"
