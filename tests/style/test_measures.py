@@ -112,6 +112,18 @@ def name_of_type(node: ast.AST) -> str | None:
     return None
 
 
+def test_no_group_has_a_possessive_repeat() -> None:
+    """Python before 3.11.5 matches one wrongly if it has branches; an atomic group is right."""
+    repeats = re.compile(r"\)(?:[*+?]|\{[0-9,]+\})\+")
+    found = [
+        f"{path.relative_to(ROOT)}:{number}"
+        for path in PRODUCT
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if repeats.search(line)
+    ]
+    assert found == []
+
+
 def test_no_function_body_is_longer_than_a_screen() -> None:
     """Count the lines of a body without its docstring."""
     long = [
@@ -127,15 +139,3 @@ def body_lines(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
     """Return the number of lines of a function's body."""
     body = node.body[1:] if ast.get_docstring(node) is not None else node.body
     return (body[-1].end_lineno or 0) - body[0].lineno + 1 if body else 0
-
-
-def test_no_group_has_a_possessive_repeat() -> None:
-    """Python before 3.11.5 matches one wrongly if it has branches; an atomic group is right."""
-    repeats = re.compile(r"\)(?:[*+?]|\{[0-9,]+\})\+")
-    found = [
-        f"{path.relative_to(ROOT)}:{number}"
-        for path in PRODUCT
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
-        if repeats.search(line)
-    ]
-    assert found == []

@@ -19,7 +19,7 @@ from seline.storage.volume.directory import VolumeDirectory
 from seline.storage.volume.mounts import NETWORK_KINDS, Mount, journal_missing, mount_of
 from seline.storage.volume.os_errors import describe, is_full
 
-_CHANGES: Final = 8
+_CHANGES_TRIED: Final = 8
 _ODD_NS: Final = 1_736_173_823_123_456_789
 _MTIME_STEPS_NS: Final = (1, 100, 1_000, 1_000_000, 1_000_000_000, 2_000_000_000)
 """ext4 with small inodes keeps seconds, FAT two seconds, NTFS 100 ns."""
@@ -182,7 +182,7 @@ def _each_change_shows(directory: int) -> bool:
 
     How long they take shows nothing: a loaded machine may be slow at each one.
     """
-    return len({_changed_at_ns(directory) for _ in range(_CHANGES)}) == _CHANGES
+    return len({_changed_at_ns(directory) for _ in range(_CHANGES_TRIED)}) == _CHANGES_TRIED
 
 
 def _changed_at_ns(directory: int) -> int:
